@@ -1,0 +1,31 @@
+"""One tree of errors. Every message says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class SuturaError(Exception):
+    """Anything sutura refuses; the text is one line meant for the person who asked."""
+
+
+class NetworkError(SuturaError):
+    """The network cannot be read, or holds something that sutura does not support."""
+
+
+class PropertyError(SuturaError):
+    """The property cannot be read, or contradicts itself."""
+
+
+class MismatchError(SuturaError):
+    """Network and property do not fit each other."""
+
+
+class RepairError(SuturaError):
+    """No repair exists, or the repaired network did not pass its own checks."""
+
+
+class MissingExtraError(SuturaError):
+    """An optional package is needed and not installed."""
+
+
+class OutputError(SuturaError):
+    """A result cannot be written where it was asked for."""

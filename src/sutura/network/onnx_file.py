@@ -1,0 +1,252 @@
+"""An ONNX file as plain data: checked for everything but the meaning of its operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sutura.errors import NetworkError
+from sutura.network.budget import MAX_NODES, affordable, listed, shown
+from sutura.network.onnx_tensor import Unreadable, read_tensor
+from sutura.network.onnx_wire import check_wire
+
+if TYPE_CHECKING:
+    import onnx
+
+OLDEST_OPSET, NEWEST_OPSET = 7, 25
+FLOAT32 = 1
+
+
+Attribute = (
+    int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | Unreadable
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """One node of the file; `name` is never empty, absent optional inputs and outputs are empty strings."""
+
+    name: str
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+    def __str__(self) -> str:
+        return f"{shown(self.name)} ({shown(self.operator)[1:-1]})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxFile:
+    """A graph with one float32 input and one output; every name is defined once and before its use.
+
+    `sample` is the input shape without the batch axis. `output_dims` are the declared ones of the output,
+    None where the file does not say; the whole is None where it says nothing.
+    """
+
+    opset: int
+    input: str
+    fixed_batch: bool
+    sample: tuple[int, ...]
+    output: str
+    output_dims: tuple[int | None, ...] | None
+    constants: Mapping[str, np.ndarray | Unreadable]
+    statements: tuple[Statement, ...]
+
+
+def open_file(data: bytes) -> OnnxFile:
+    """Parse and check the envelope of an ONNX file.
+
+    Raises NetworkError in one line for anything malformed, oversized, external, or not a graph with one
+    float32 input (batch axis first) and one output. Runs no operator and allocates in proportion to `data`.
+    """
+    check_wire(data)
+    model = _parse(data)
+    _check_text(model)
+    return _checked(model)
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.ModelProto.FromString(data)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise NetworkError(f"not an ONNX file ({shown(str(error))}); export the network again") from None
+
+
+def _check_text(model: onnx.ModelProto) -> None:
+    """Names must be text: protobuf hands out those that are not UTF-8 as bytes, or fails, by version."""
+    graph = model.graph
+    try:
+        names: list[object] = [tensor.name for tensor in graph.initializer]
+        names += [value.name for value in (*graph.input, *graph.output)]
+        for node in graph.node:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            names += [attribute.name for attribute in node.attribute]
+    except UnicodeDecodeError:
+        names = [b""]
+    if not all(isinstance(name, str) and "\0" not in name for name in names):
+        raise NetworkError("a name holds a null character or is not UTF-8 text; export the network again")
+
+
+def _checked(model: onnx.ModelProto) -> OnnxFile:
+    graph = model.graph
+    opset = _opset(model)
+    if len(model.functions) or len(model.training_info) or len(graph.sparse_initializer):
+        raise NetworkError(
+            "the file holds local functions, training graphs or sparse weights; export plain inference"
+        )
+    if not 0 < len(graph.node) <= MAX_NODES:
+        raise NetworkError(f"the graph has {len(graph.node)} nodes; between 1 and {MAX_NODES} are supported")
+    constants = _constants(graph.initializer)
+    inputs = [value for value in graph.input if value.name not in constants]
+    _single(inputs, "input")
+    _single(graph.output, "output")
+    statements = tuple(_statement(node, index) for index, node in enumerate(graph.node))
+    _check_names(
+        inputs[0].name, [value.name for value in graph.input], constants, statements, graph.output[0].name
+    )
+    fixed, sample = _input_shape(inputs[0])
+    output_dims = _dims(graph.output[0])
+    return OnnxFile(
+        opset, inputs[0].name, fixed, sample, graph.output[0].name, output_dims, constants, statements
+    )
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1:
+        raise NetworkError(
+            f"the file names {len(versions)} versions of the ai.onnx operators; it must name one"
+        )
+    if not OLDEST_OPSET <= versions[0] <= NEWEST_OPSET:
+        raise NetworkError(
+            f"opset {versions[0]} is not supported; export with opset {OLDEST_OPSET} to {NEWEST_OPSET}"
+        )
+    return versions[0]
+
+
+def _single(values: Sequence[onnx.ValueInfoProto], role: str) -> None:
+    if len(values) != 1:
+        names = listed([shown(value.name) for value in values]) or "none"
+        raise NetworkError(
+            f"the network must have one {role} and has {len(values)}: {names}; export it with one"
+        )
+
+
+def _constants(tensors: Sequence[onnx.TensorProto]) -> Mapping[str, np.ndarray | Unreadable]:
+    found: dict[str, np.ndarray | Unreadable] = {}
+    for tensor in tensors:
+        if not tensor.name or tensor.name in found:
+            raise NetworkError(f"two initializers are called {shown(tensor.name)}; export the network again")
+        found[tensor.name] = read_tensor(tensor, tensor.name)
+    return found
+
+
+def _check_names(
+    source: str,
+    declared: Sequence[str],
+    constants: Mapping[str, np.ndarray | Unreadable],
+    statements: Sequence[Statement],
+    output: str,
+) -> None:
+    """Every value is defined once, before it is read."""
+    if len(set(declared)) != len(declared) or not source:
+        raise NetworkError("two inputs have one name, or one has none; export the network again")
+    defined = {source, *constants}
+    for statement in statements:
+        for name in statement.inputs:
+            if name and name not in defined:
+                raise NetworkError(
+                    f"node {statement} reads {shown(name)}, which nothing before it defines: "
+                    "the graph has a cycle, is unsorted, or was cut; export it again"
+                )
+        for name in filter(None, statement.outputs):
+            if name in defined:
+                raise NetworkError(
+                    f"node {statement} defines {shown(name)} a second time; export the network again"
+                )
+            defined.add(name)
+    if output not in defined:
+        raise NetworkError(f"no node defines the output {shown(output)}; export the network again")
+
+
+def _statement(node: onnx.NodeProto, index: int) -> Statement:
+    name = node.name or f"{node.op_type}_{index}"
+    attributes: dict[str, Attribute] = {}
+    for entry in node.attribute:
+        if entry.name in attributes:
+            raise NetworkError(
+                f"node {shown(name)} has attribute {shown(entry.name)} twice; export the network again"
+            )
+        attributes[entry.name] = _attribute(entry, name)
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return Statement(name, node.op_type, domain, tuple(node.input), tuple(node.output), attributes)
+
+
+def _attribute(entry: onnx.AttributeProto, node: str) -> Attribute:
+    """The value by AttributeProto.type: float, int, string, tensor, floats, ints, strings."""
+    kind = 0 if entry.ref_attr_name else entry.type
+    match kind:
+        case 1:
+            return entry.f
+        case 2:
+            return entry.i
+        case 3:
+            return entry.s.decode("utf-8", "replace")
+        case 4:
+            return read_tensor(entry.t, f"{node}.{entry.name}")
+        case 6:
+            return tuple(float(v) for v in entry.floats)
+        case 7:
+            return tuple(int(v) for v in entry.ints)
+        case 8:
+            return tuple(v.decode("utf-8", "replace") for v in entry.strings)
+        case _:
+            return Unreadable(f"attribute {shown(entry.name)} is of a kind that is not supported")
+
+
+def _input_shape(value: onnx.ValueInfoProto) -> tuple[bool, tuple[int, ...]]:
+    """Whether the batch axis is fixed to one, and the sample shape."""
+    name = shown(value.name)
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type" or value.type.tensor_type.elem_type != FLOAT32:
+        raise NetworkError(f"input {name} is not a float32 tensor; export the network in float32")
+    dims = _dims(value)
+    if dims is None or len(dims) < 2:
+        raise NetworkError(
+            f"input {name} has no batch axis; export with a batch axis first, such as 1x5 or Nx5"
+        )
+    batch, sample = dims[0], dims[1:]
+    if batch is not None and batch > 1:
+        raise NetworkError(
+            f"input {name} takes batches of {batch} only; export with a batch axis of 1 or a symbol"
+        )
+    if any(n is None for n in sample):
+        raise NetworkError(
+            f"input {name} has an axis of unknown length; export with every axis but the batch fixed"
+        )
+    shape = tuple(n for n in sample if n is not None)
+    try:
+        affordable(shape)
+    except NetworkError as error:
+        raise NetworkError(f"input {name} {error}") from None
+    return batch == 1, shape
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
+    """Declared dims of a tensor, None for those that are symbols or not positive."""
+    kind = value.type.tensor_type
+    if value.type.WhichOneof("value") != "tensor_type" or not kind.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in kind.shape.dim)
+
+
+def _dim(dim: Any) -> int | None:
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None

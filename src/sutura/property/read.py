@@ -1,0 +1,23 @@
+"""One door for property files: the version is told by the text, not by the name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sutura.property import vnnlib1, vnnlib2
+from sutura.property.source import read_source, stem
+from sutura.property.spec import Property
+
+_VERSION_2 = re.compile(rb"\A(?:\s|;[^\r\n]*)*\(\s*vnnlib-version\b")
+
+
+def read_property(path: Path) -> Property:
+    """The property in a VNN-LIB file, 1.0 or 2.0, plain or gzip, named by the file's stem.
+
+    Raises PropertyError where the file cannot be read or is not a supported property, and MissingExtraError
+    where a 2.0 file needs the package `vnnlib` and it is not installed.
+    """
+    text = read_source(path)
+    reader = vnnlib2.parse if _VERSION_2.match(text) else vnnlib1.parse
+    return reader(text, stem(path), source=str(path))
