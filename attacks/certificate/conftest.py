@@ -1,0 +1,8 @@
+"""Attacks use the same small exported files as the tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "certificate"))
