@@ -18,6 +18,7 @@ from exported import (
     leaning,
     leaning_weights,
     switched,
+    twice_switched,
 )
 
 from sutura.certificate.check import check
@@ -355,6 +356,35 @@ def test_the_switch_of_the_output_gate_cannot_be_turned_off():
     row_zero_only = switched()
     row_zero_only.find("sutura.highest").input[0] = "sutura.raw"
     refused(row_zero_only, "highest")
+
+
+def inside(draft, name):
+    """A node of the outer branch of a twice switched network."""
+    return next(node for node in branch(draft, "then_branch").node if node.name == name)
+
+
+def test_the_second_switch_cannot_be_turned_off():
+    assert verdict(twice_switched().save()).accepted
+    highest = twice_switched()
+    inside(highest, "sutura.least").op_type = "ReduceMax"
+    refused(highest)
+    other = twice_switched()
+    inside(other, "sutura.passing").input[0] = "sutura.any"
+    refused(other, "own output")
+    part = twice_switched()
+    inside(part, "sutura.least").attribute.append(onnx.helper.make_attribute("axes", [0]))
+    refused(part, "whole batch")
+    reversed_ = twice_switched()
+    inside(reversed_, "sutura.failing").op_type = "Greater"
+    refused(reversed_)
+    low = twice_switched()
+    low.constants["zero"] = f32(0)
+    inside(low, "sutura.failing").input[1] = "zero"
+    refused(low, "0.5")
+    moved = twice_switched()
+    nested = next(a.g for a in inside(moved, "if").attribute if a.name == "else_branch")
+    nested.node[0].input[0] = "m0"
+    refused(moved, "hand over")
 
 
 def test_branches_cannot_hide_a_second_meaning_of_a_name():

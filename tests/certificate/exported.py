@@ -243,5 +243,34 @@ def switched() -> Draft:
     return draft
 
 
+def twice_switched() -> Draft:
+    """The same, with all but the test of the network's own output inside a second If, skipped where it passes."""
+    draft = switched()
+    outer = next(a.g for a in draft.nodes[-1].attribute if a.name == "then_branch")
+    nodes = list(outer.node)
+    at = next(i for i, node in enumerate(nodes) if "sutura.test0.ok" in node.output) + 1
+    first, rest = nodes[:at], nodes[at:]
+    rest[-1].output[0] = rest[-1].name = "sutura.mended"
+    first += [
+        helper.make_node(
+            "Cast", ["sutura.test0.ok"], ["sutura.passing"], "sutura.passing", to=TensorProto.FLOAT
+        ),
+        helper.make_node("ReduceMin", ["sutura.passing"], ["sutura.least"], "sutura.least", keepdims=0),
+        helper.make_node("Less", ["sutura.least", "sutura.half"], ["sutura.failing"], "sutura.failing"),
+    ]
+    kept = helper.make_node("Identity", ["sutura.raw"], ["sutura.kept"])
+    branches = {
+        key: helper.make_graph(
+            inner, key, [], [helper.make_tensor_value_info(inner[-1].output[0], TensorProto.FLOAT, None)]
+        )
+        for key, inner in (("then_branch", rest), ("else_branch", [kept]))
+    }
+    del outer.node[:]
+    outer.node.extend(
+        [*first, helper.make_node("If", ["sutura.failing"], ["sutura.sealed"], "if", **branches)]
+    )
+    return draft
+
+
 LEANING_TREE = (Split(0, 0.0), LEAF, LEAF)
 LEANING_COUNTS = Counts(leaves=2, proved=1, gated=1, outside=0, rows=2)

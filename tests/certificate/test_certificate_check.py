@@ -202,8 +202,9 @@ def test_the_room_needs_neither_onnx_nor_the_rest_of_sutura():
     )
 
 
-def test_an_output_gate_may_be_skipped_where_no_sample_needs_one():
-    network = exported.switched().save()
+@pytest.mark.parametrize("draft", [exported.switched, exported.twice_switched])
+def test_an_output_gate_may_be_skipped_where_no_sample_needs_one(draft):
+    network = draft().save()
     report = verdict(network, LEANING_TREE, LEANING_COUNTS)
     assert report.accepted, report.reason
     session = ort.InferenceSession(network)

@@ -63,15 +63,15 @@ def read_gates(exported: Exported) -> Gates:
         names = (*exported.producer, *exported.constants, *(node.name for node in exported.nodes))
         if any(name.startswith(PREFIX) for name in names):
             raise CertificateError(f"the network has names that begin with {PREFIX!r} but no dispatch tree")
-        if exported.switch is not None:
+        if exported.switches:
             raise CertificateError("the output comes from an If, but the network has no gates")
         return Gates(exported.output, 1, None, SINGLE_ROW, None)
     if len(trees) > 1:
         raise CertificateError(f"the network has {len(trees)} dispatch trees; at most 1 is known here")
     row = _row_value(exported, trees[0])
-    raw, gate = _output_gate(exported, row)
-    if exported.switch is not None:
-        _check_switch(exported, exported.switch, trees[0], gate)
+    raw, gate, passed = _output_gate(exported, row)
+    for switch in exported.switches:
+        _check_switch(exported, switch, trees[0], gate, passed)
     rows = len(gate.active) if gate else _rows_of_neuron_gates(exported, row)
     return Gates(raw, rows, row, read_dispatch(trees[0], exported.inputs, rows), gate)
 
@@ -134,7 +134,8 @@ def _is_row(exported: Exported, node: Node, tree: Node) -> bool:
     return attributes(reshape, allowzero=0) == (0,) and (reshape.inputs[0],) == tree.outputs
 
 
-def _output_gate(exported: Exported, row: str) -> tuple[str, OutputGate | None]:
+def _output_gate(exported: Exported, row: str) -> tuple[str, OutputGate | None, str]:
+    """The value tested first, the gate, and the value that says which samples pass as they are."""
     final, shaped_as = exported.output, None
     node = exported.producer[final]
     if node.op == "Reshape" and _is_made_by(exported, node.inputs[-1], "Shape"):
@@ -146,49 +147,66 @@ def _output_gate(exported: Exported, row: str) -> tuple[str, OutputGate | None]:
     if node.op != "Where" or not _is_made_by(exported, _inputs(node, 3)[0], "Greater"):
         if shaped_as or any(name.startswith(RESERVED_BY_GATE) for name in exported.constants):
             raise CertificateError(f"the output {brief(exported.output)} does not come from its output gate")
-        return exported.output, None
-    first, tests, constant = _candidates(exported, final, row)
+        return exported.output, None, ""
+    first, tests, constant, passed = _candidates(exported, final, row)
     if any(test != tests[0] for test in tests):
         raise CertificateError("the candidates of the output gate are not put to the same test")
     if shaped_as is not None:
         flatten = _produced(exported, first, "Flatten")
         if attributes(flatten, axis=1) != (1,) or flatten.inputs != (shaped_as,):
             raise CertificateError("the output gate reshapes to a value that it does not test")
-    if exported.switch is not None and exported.switch.otherwise != (shaped_as or first):
+    if any(switch.otherwise != (shaped_as or first) for switch in exported.switches):
         raise CertificateError("the output gate, switched off, does not hand over the value that it tests")
-    return first, _gate(exported, tests[0], constant)
+    return first, _gate(exported, tests[0], constant), passed
 
 
-def _check_switch(exported: Exported, switch: Switch, tree: Node, gate: OutputGate | None) -> None:
-    """The output gate may be left out where all rows of the batch are 0, if row 0 asks nothing of it.
+def _check_switch(
+    exported: Exported, switch: Switch, tree: Node, gate: OutputGate | None, passed: str
+) -> None:
+    """The output gate may be left out where it would change nothing, in one of two ways.
 
-    The condition for using it is Greater(ReduceMax(tree), 0.5): rows are whole numbers, 0 or more.
+    Its use may be conditional on Greater(ReduceMax(tree), 0.5), if row 0 asks nothing of it: rows are whole
+    numbers, 0 or more, so that otherwise all are 0. And on Less(ReduceMin(Cast(test of the network's own
+    output)), 0.5): otherwise every sample of the batch passes the test as it is.
     """
-    highest, half = _inputs(_produced(exported, switch.condition, "Greater"), 2)
-    reduce = _produced(exported, highest, "ReduceMax")
-    if dict(reduce.attributes) != {"keepdims": 0} or reduce.inputs != tree.outputs:
-        raise CertificateError(f"{where(reduce)} is not the highest row of the batch")
+    if _is_made_by(exported, switch.condition, "Less"):
+        least, half = _inputs(_produced(exported, switch.condition, "Less"), 2)
+        reduce = _produced(exported, least, "ReduceMin")
+        cast = _produced(exported, _inputs(reduce, 1)[0], "Cast")
+        if dict(cast.attributes) != {"to": FLOAT} or cast.inputs != (passed,):
+            raise CertificateError(f"{where(cast)} is not the test of the network's own output")
+        asks = gate is not None
+    else:
+        highest, half = _inputs(_produced(exported, switch.condition, "Greater"), 2)
+        reduce = _produced(exported, highest, "ReduceMax")
+        if reduce.inputs != tree.outputs:
+            raise CertificateError(f"{where(reduce)} is not the highest row of the batch")
+        asks = gate is not None and not gate.active[0].any()
+    if dict(reduce.attributes) != {"keepdims": 0} or len(reduce.inputs) != 1:
+        raise CertificateError(f"{where(reduce)} does not reduce the whole batch, as the highest row is")
     if not _is_half(exported.constants.get(half)):
         raise CertificateError(f"{brief(switch.condition)} does not compare with 0.5")
-    if gate is None or gate.active[0].any():
+    if not asks:
         raise CertificateError("the output gate is switched off where row 0 needs it")
 
 
-def _candidates(exported: Exported, final: str, row: str) -> tuple[str, list[_Test], Array]:
-    """Follows Where(test(z), z, rest) to its end: the first z, all tests, the table of constants."""
+def _candidates(exported: Exported, final: str, row: str) -> tuple[str, list[_Test], Array, str]:
+    """Follows Where(test(z), z, rest) to its end: the first z, all tests, the constants, the first test."""
     zs: list[str] = []
+    passes: list[str] = []
     tests: list[_Test] = []
     rest = final
     while not _is_made_by(exported, rest, "Gather"):
         passed, z, rest = _inputs(_produced(exported, rest, "Where"), 3)
         tests.append(_test(exported, passed, z, row))
         zs.append(z)
+        passes.append(passed)
         if len(zs) > MAX_CANDIDATES:
             raise CertificateError(f"the output gate has more than {MAX_CANDIDATES} candidates")
     if not zs:
         raise CertificateError("the output gate delivers nothing but a constant")
     table = exported.constants[_row_of(exported, rest, row)]
-    return zs[0], tests, _table(table, np.float32, (None, None), "the table of constants")
+    return zs[0], tests, _table(table, np.float32, (None, None), "the table of constants"), passes[0]
 
 
 def _gate(exported: Exported, test: _Test, constant: Array) -> OutputGate:

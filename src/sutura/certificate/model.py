@@ -28,7 +28,7 @@ class Exported:
     """An exported network: `sample` is the shape of one input, without batch axis; `producer` is by name.
 
     Where the output comes from an If, `nodes` and `output` are as if its first branch were always taken, and
-    `switch` says when it is not.
+    so on inside of it; `switches` say, from the outside in, when it is not.
     """
 
     input: str
@@ -37,7 +37,7 @@ class Exported:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     producer: Mapping[str, Node]
-    switch: Switch | None = None
+    switches: tuple[Switch, ...] = ()
 
     @property
     def inputs(self) -> int:
@@ -65,8 +65,12 @@ def open_exported(data: bytes) -> Exported:
     producer = _producers(model.nodes)
     if result.name not in producer:
         raise CertificateError(f"the output {brief(result.name)} is not computed by any node")
-    nodes, output, switch = _without_switch(model.nodes, producer[result.name], result.name)
-    return Exported(port.name, sample, output, nodes, model.constants, _producers(nodes), switch)
+    nodes, output, switches = model.nodes, result.name, ()
+    while producer[output].op == "If":
+        nodes, output, switch = _without_switch(nodes, producer[output], output)
+        switches = (*switches, switch)
+        producer = _producers(nodes)
+    return Exported(port.name, sample, output, nodes, model.constants, producer, switches)
 
 
 def attributes(node: Node, **defaults: Attribute) -> tuple[Attribute, ...]:
@@ -151,12 +155,12 @@ def _producers(nodes: Sequence[Node]) -> dict[str, Node]:
 
 def _without_switch(
     nodes: tuple[Node, ...], last: Node, output: str
-) -> tuple[tuple[Node, ...], str, Switch | None]:
-    """Puts the nodes of the first branch in the place of the If that gives the output, if one does."""
-    if last.op != "If" or last.domain:
-        return nodes, output, None
+) -> tuple[tuple[Node, ...], str, Switch]:
+    """Puts the nodes of the first branch in the place of the If that gives the output."""
     then, other = last.attributes.get("then_branch"), last.attributes.get("else_branch")
-    if not isinstance(then, Branch) or not isinstance(other, Branch) or len(last.attributes) != 2:
+    if not isinstance(then, Branch) or not isinstance(other, Branch):
+        raise CertificateError(f"{where(last)} does not have two branches")
+    if len(last.attributes) != 2 or last.domain:
         raise CertificateError(f"{where(last)} does not have two branches")
     if len(last.inputs) != 1 or last.outputs != (output,) or len(other.nodes) != 1:
         raise CertificateError(f"{where(last)}: its second branch must hand over one value untouched")

@@ -204,6 +204,6 @@ _LARGEST = float((2 - 2**-23) * 2.0**127)
 _SMALLEST = 2.0**-149
 MAX_BYTES = 1 << 25
 MAX_NODES = 1 << 22
-MAX_DEPTH = 1 << 12
+MAX_DEPTH = 1 << 15
 MAX_DIMENSION = (1 << 24) - 1
 MAX_VARINT = 5
