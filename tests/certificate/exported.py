@@ -244,7 +244,7 @@ def switched() -> Draft:
 
 
 def twice_switched() -> Draft:
-    """The same, with all but the test of the network's own output inside a second If, skipped where it passes."""
+    """The same, with the mending inside a second If, skipped where the network's own output passes."""
     draft = switched()
     outer = next(a.g for a in draft.nodes[-1].attribute if a.name == "then_branch")
     nodes = list(outer.node)

@@ -153,9 +153,7 @@ def _producers(nodes: Sequence[Node]) -> dict[str, Node]:
     return {name: node for node in nodes for name in node.outputs if name}
 
 
-def _without_switch(
-    nodes: tuple[Node, ...], last: Node, output: str
-) -> tuple[tuple[Node, ...], str, Switch]:
+def _without_switch(nodes: tuple[Node, ...], last: Node, output: str) -> tuple[tuple[Node, ...], str, Switch]:
     """Puts the nodes of the first branch in the place of the If that gives the output."""
     then, other = last.attributes.get("then_branch"), last.attributes.get("else_branch")
     if not isinstance(then, Branch) or not isinstance(other, Branch):

@@ -1,0 +1,80 @@
+"""Sutura: repair neural networks correctly.
+
+    import sutura
+
+    loaded = sutura.load("net.onnx")
+    prop = sutura.read_property("safe.vnnlib")
+    sutura.verify(loaded, prop).verdict            # Proved | Violated(witness) | Unknown(reason)
+    fixed = sutura.repair(loaded, [prop])          # fixed.onnx, fixed.certificate
+
+Names are imported when first used: `import sutura` itself loads nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sutura.certificate.check import check as check
+    from sutura.errors import SuturaError as SuturaError
+    from sutura.gates.mend import Repair as Repair
+    from sutura.gates.mend import RepairConfig as RepairConfig
+    from sutura.gates.mend import repair as repair
+    from sutura.network.graph import Network as Network
+    from sutura.network.read import Loaded as Loaded
+    from sutura.network.read import load as load
+    from sutura.property.build import argmax_in as argmax_in
+    from sutura.property.build import argmax_not_in as argmax_not_in
+    from sutura.property.build import argmin_in as argmin_in
+    from sutura.property.build import argmin_not_in as argmin_not_in
+    from sutura.property.build import box as box
+    from sutura.property.build import output_bound as output_bound
+    from sutura.property.build import robustness as robustness
+    from sutura.property.read import read_property as read_property
+    from sutura.property.spec import Property as Property
+    from sutura.verdict.outcome import Proved as Proved
+    from sutura.verdict.outcome import Unknown as Unknown
+    from sutura.verdict.outcome import Violated as Violated
+    from sutura.verdict.search import VerifyConfig as VerifyConfig
+    from sutura.verdict.verify import verify as verify
+
+__version__ = "0.1.0"
+
+PLACES = {
+    "check": "certificate.check",
+    "SuturaError": "errors",
+    "Network": "network.graph",
+    "Loaded": "network.read",
+    "load": "network.read",
+    "argmax_in": "property.build",
+    "argmax_not_in": "property.build",
+    "argmin_in": "property.build",
+    "argmin_not_in": "property.build",
+    "box": "property.build",
+    "output_bound": "property.build",
+    "robustness": "property.build",
+    "read_property": "property.read",
+    "Property": "property.spec",
+    "Repair": "gates.mend",
+    "RepairConfig": "gates.mend",
+    "repair": "gates.mend",
+    "VerifyConfig": "verdict.search",
+    "Proved": "verdict.outcome",
+    "Unknown": "verdict.outcome",
+    "Violated": "verdict.outcome",
+    "verify": "verdict.verify",
+}
+"""Public name -> the module of this package that defines it."""
+
+__all__ = ["__version__", *PLACES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f"sutura has no '{name}'; it has {', '.join(sorted(PLACES))}")
+    return getattr(import_module(f"sutura.{PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

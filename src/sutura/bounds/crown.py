@@ -1,0 +1,298 @@
+"""Backward linear bounds (CROWN, Zhang et al. 2018; DeepPoly, Singh et al. 2019), sound for float32.
+
+Each affine layer is z = W x + b + delta with |delta| <= rho: the rounding of any float32 execution enters as
+a bounded extra input, and its weight is carried backward with the rest. The rows of all boxes of a batch go
+through each layer in one matrix product; only neurons whose sign is still open get rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.sparse import csr_array, issparse
+
+from sutura.bounds import interval
+from sutura.bounds.program import Affine, Elementwise, MaxOf, Program
+from sutura.bounds.region import Region
+from sutura.bounds.relaxation import LINES, PIECEWISE_LINEAR, Lines
+from sutura.bounds.rounding import FLOAT32_ANY_ORDER, SLACK, UNIT64, Profile, gamma
+
+ROW_ENTRIES = 1 << 17
+"""Entries of a coefficient block: small enough for a core's cache, large enough to hide call overhead."""
+
+Array = Float64[np.ndarray, "batch n"]
+Rows = Float64[np.ndarray, "batch rows n"]
+Column = Float64[np.ndarray, "batch rows"]
+Checkpoint = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enclosure:
+    """Bounds of some values known beforehand, e.g. those of the box that a box is part of."""
+
+    low: Mapping[int, Array]
+    high: Mapping[int, Array]
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> Enclosure:
+        """Those of some boxes of the batch."""
+        return Enclosure(
+            {k: v[rows] for k, v in self.low.items()}, {k: v[rows] for k, v in self.high.items()}
+        )
+
+
+def join(parts: Sequence[Enclosure]) -> Enclosure:
+    """One batch out of several."""
+    keys = parts[0].low.keys()
+    return Enclosure(
+        {k: np.concatenate([p.low[k] for p in parts]) for k in keys},
+        {k: np.concatenate([p.high[k] for p in parts]) for k in keys},
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bounds:
+    """low[k] <= value k <= high[k] for every float32 execution, for each box; value 0 is the input.
+
+    `errors[k]` bounds the execution error of an affine value, `lines[k]` hold an activation between lines.
+    """
+
+    low: tuple[Array, ...]
+    high: tuple[Array, ...]
+    errors: tuple[Array | None, ...]
+    lines: tuple[Lines | None, ...]
+
+    def enclosure(self, program: Program) -> Enclosure:
+        """The bounds of what the activations read: all that a part of a box needs to start from."""
+        read = {layer.source for layer in program.layers if not isinstance(layer, Affine)}
+        return Enclosure({k: self.low[k] for k in read}, {k: self.high[k] for k in read})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowerPlanes:
+    """value[i, j] <= rows[j] . output for each box i; `slopes[i, j]` is the plane's slope in the inputs."""
+
+    value: Column
+    slopes: Rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Combination:
+    """constant + sum_k coefficients[k] . value_k - loss, for each box and row."""
+
+    coefficients: Mapping[int, Rows]
+    constant: Column
+    loss: Column
+
+
+def no_checkpoint() -> None:
+    """Never interrupts."""
+
+
+def crown(
+    program: Program,
+    region: Region,
+    known: Enclosure | None = None,
+    *,
+    profile: Profile = FLOAT32_ANY_ORDER,
+    checkpoint: Checkpoint = no_checkpoint,
+) -> Bounds:
+    """Bounds of every value over each box. Sound for float32 execution under `profile`.
+
+    `known` bounds are intersected with those computed. `checkpoint` is called between matrix products and may
+    raise.
+    """
+    bent = {layer.source: layer for layer in program.layers if not isinstance(layer, Affine)}
+    state = Bounds((region.low,), (region.high,), (None,), (None,))
+    for at, layer in enumerate(program.layers, start=1):
+        checkpoint()
+        if not isinstance(layer, Affine):
+            state = _after_activation(layer, state)
+            continue
+        state = _after_affine(program, layer, state, profile)
+        low, high = _intersect(state.low[at], state.high[at], known, at)
+        if at in bent and any(s > 0 for s in layer.sources):
+            open_entries = _open(bent[at], low, high)
+            low, high = _tighten(program, region, state, (low, high, open_entries), checkpoint)
+        state = replace(state, low=(*state.low[:-1], low), high=(*state.high[:-1], high))
+    return state
+
+
+def _after_affine(program: Program, layer: Affine, state: Bounds, profile: Profile) -> Bounds:
+    lows, highs = [state.low[s] for s in layer.sources], [state.high[s] for s in layer.sources]
+    magnitudes = [interval.magnitude(lo, hi) for lo, hi in zip(lows, highs, strict=True)]
+    error = interval.execution_error(layer, magnitudes, interval.terms(program), profile)
+    low, high = interval.affine(layer, lows, highs, error)
+    return Bounds((*state.low, low), (*state.high, high), (*state.errors, error), (*state.lines, None))
+
+
+def _after_activation(layer: Elementwise | MaxOf, state: Bounds) -> Bounds:
+    low, high = state.low[layer.source], state.high[layer.source]
+    reached = interval.activation(layer, low, high)
+    lines = LINES[type(layer.op)](low, high, layer.op) if isinstance(layer, Elementwise) else None
+    return Bounds(
+        (*state.low, reached[0]), (*state.high, reached[1]), (*state.errors, None), (*state.lines, lines)
+    )
+
+
+def _intersect(low: Array, high: Array, known: Enclosure | None, at: int) -> tuple[Array, Array]:
+    if known is None or at not in known.low:
+        return low, high
+    return np.maximum(low, known.low[at]), np.minimum(high, known.high[at])
+
+
+def _open(layer: Elementwise | MaxOf, low: Array, high: Array) -> Bool[np.ndarray, "batch n"]:
+    """Which entries an activation bends: the others need no better bound."""
+    if isinstance(layer, Elementwise) and isinstance(layer.op, PIECEWISE_LINEAR):
+        return (low < 0) & (high > 0)
+    return low < high
+
+
+def _tighten(
+    program: Program,
+    region: Region,
+    state: Bounds,
+    newest: tuple[Array, Array, Bool[np.ndarray, "batch n"]],
+    checkpoint: Checkpoint,
+) -> tuple[Array, Array]:
+    """Backward bounds for the open entries of the newest value, intersected with its interval bounds."""
+    low, high, wanted = newest[0].copy(), newest[1].copy(), newest[2]
+    most = int(wanted.sum(axis=1).max(initial=0))
+    order = np.argsort(~wanted, axis=1, kind="stable")[:, :most]
+    box = np.arange(len(region))[:, None]
+    step = max(1, ROW_ENTRIES // (2 * len(region) * max(program.sizes[: len(state.low)])))
+    for start in range(0, most, step):
+        checkpoint()
+        entry = order[:, start : start + step]
+        value = backward(program, region, state, _neurons(program, state, entry))[0]
+        # Rows that only pad the batch are dropped: a box's bounds must not depend on its neighbours.
+        asked = wanted[box, entry]
+        best_low = np.where(asked, value[:, : entry.shape[1]], -np.inf)
+        best_high = np.where(asked, -value[:, entry.shape[1] :], np.inf)
+        low[box, entry] = np.maximum(low[box, entry], best_low)
+        high[box, entry] = np.minimum(high[box, entry], best_high)
+    return low, high
+
+
+def _neurons(program: Program, state: Bounds, entry: Int64[np.ndarray, "batch rows"]) -> Combination:
+    """The entries themselves, then their negatives, as combinations of what the newest affine layer reads."""
+    at = len(state.low) - 1
+    layer, error = program.layers[at - 1], state.errors[at]
+    assert isinstance(layer, Affine) and error is not None
+    coefficients: dict[int, Rows] = {}
+    for source, weight in zip(layer.sources, layer.weights, strict=True):
+        rows = _dense_rows(weight, entry.reshape(-1)).reshape(*entry.shape, -1)
+        _accumulate(coefficients, source, np.concatenate([rows, -rows], axis=1))
+    bias, loss = layer.bias[entry], np.take_along_axis(error, entry, axis=1)
+    return Combination(
+        coefficients, np.concatenate([bias, -bias], axis=1), np.concatenate([loss, loss], axis=1)
+    )
+
+
+def _dense_rows(weight: np.ndarray | csr_array, entry: Int64[np.ndarray, " k"]) -> Float64[np.ndarray, "k n"]:
+    return csr_array(weight)[entry].toarray() if issparse(weight) else weight[entry]
+
+
+def lower_planes(
+    program: Program, region: Region, bounds: Bounds, rows: Float64[np.ndarray, "rows outputs"]
+) -> LowerPlanes:
+    """Lower bounds of rows @ output over each box, for every float32 execution, with their planes."""
+    at = len(program.layers)
+    stacked = np.broadcast_to(rows, (len(region), *rows.shape))
+    lost = _charged(program, stacked, interval.magnitude(bounds.low[at], bounds.high[at]))
+    value, slopes = backward(program, region, bounds, Combination({at: stacked}, np.zeros(lost.shape), lost))
+    # A row that is one output, or its negative, is read off without rounding.
+    exact = (np.count_nonzero(rows, axis=1) == 1) & (abs(rows).sum(axis=1) == 1.0)
+    direct = _interval_rows(stacked, bounds.low[at], bounds.high[at]) - np.where(exact, 0.0, SLACK * lost)
+    return LowerPlanes(np.fmax(value, direct), slopes)
+
+
+def _charged(program: Program, rows: Rows, magnitude: Array) -> Column:
+    """What float64 may lose in rows . value."""
+    return gamma(interval.terms(program), UNIT64) * _dot(abs(rows), magnitude)
+
+
+def _dot(rows: Rows, vector: Array) -> Column:
+    return (rows @ vector[:, :, None])[:, :, 0]
+
+
+def _interval_rows(rows: Rows, low: Array, high: Array) -> Column:
+    positive = np.maximum(rows, 0.0)
+    return _dot(positive, low) + _dot(rows - positive, high)
+
+
+def backward(program: Program, region: Region, bounds: Bounds, start: Combination) -> tuple[Column, Rows]:
+    """Lower bounds of a combination over each box, and the slopes in the inputs they come from.
+
+    Sound for float32 execution. Not-a-number anywhere gives minus infinity.
+    """
+    coefficients, constant, loss = dict(start.coefficients), start.constant, start.loss
+    for at in range(max(coefficients), 0, -1):
+        a = coefficients.pop(at, None)
+        if a is None:
+            continue
+        layer = program.layers[at - 1]
+        if isinstance(layer, Affine):
+            error = bounds.errors[at]
+            assert error is not None
+            constant = constant + a @ layer.bias
+            loss = loss + _dot(abs(a), error)
+            for source, weight in zip(layer.sources, layer.weights, strict=True):
+                _accumulate(
+                    coefficients, source, (a.reshape(-1, a.shape[2]) @ weight).reshape(*a.shape[:2], -1)
+                )
+            continue
+        s = layer.source
+        passed, offset = _bend(layer, a, bounds, at)
+        constant = constant + offset
+        if s == 0 or not isinstance(program.layers[s - 1], Affine):
+            loss = (
+                loss
+                + _charged(program, passed, interval.magnitude(bounds.low[s], bounds.high[s]))
+                + abs(offset) * 1e-15
+            )
+        _accumulate(coefficients, s, passed)
+    slopes = coefficients.get(0, np.zeros((*constant.shape, program.inputs)))
+    loss = loss + _charged(program, slopes, region.magnitude)
+    low = constant + _interval_rows(slopes, region.low, region.high) - SLACK * loss
+    return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
+
+
+def _accumulate(coefficients: dict[int, Rows], source: int, rows: Rows) -> None:
+    coefficients[source] = coefficients[source] + rows if source in coefficients else rows
+
+
+def _bend(layer: Elementwise | MaxOf, a: Rows, bounds: Bounds, at: int) -> tuple[Rows, Column]:
+    """Replace an activation by the line that bounds it from the side each coefficient needs."""
+    positive = np.maximum(a, 0.0)
+    negative = a - positive
+    if isinstance(layer, MaxOf):
+        return _bend_max(layer, (positive, negative), bounds)
+    lines = bounds.lines[at]
+    assert lines is not None
+    offset = _dot(negative, lines.upper_offset)
+    if lines.lower_offset is not None:
+        offset = offset + _dot(positive, lines.lower_offset)
+    positive *= lines.lower_slope[:, None, :]
+    negative *= lines.upper_slope[:, None, :]
+    positive += negative
+    return positive, offset
+
+
+def _bend_max(layer: MaxOf, parts: tuple[Rows, Rows], bounds: Bounds) -> tuple[Rows, Column]:
+    """max >= its entry of best lower bound; max <= that entry where it beats all others, else the high."""
+    positive, negative = parts
+    low, high = bounds.low[layer.source][:, layer.windows], bounds.high[layer.source][:, layer.windows]
+    best = low.argmax(axis=2)[..., None]
+    entry = np.take_along_axis(np.broadcast_to(layer.windows, low.shape), best, axis=2)
+    other = np.where(layer.windows[None] == entry, -np.inf, high).max(axis=2)
+    wins = (np.take_along_axis(low, best, axis=2)[..., 0] >= other)[:, None, :]
+    kept = positive + np.where(wins, negative, 0.0)
+    offset = _dot(np.where(wins, 0.0, negative), high.max(axis=2))
+    size = bounds.low[layer.source].shape[1]
+    line = np.arange(kept.shape[0] * kept.shape[1]).reshape(*kept.shape[:2], 1) * size
+    flat = entry[:, None, :, 0] + line
+    summed = np.bincount(flat.reshape(-1), weights=kept.reshape(-1), minlength=line.size * size)
+    return summed.reshape(*kept.shape[:2], size), offset

@@ -1,0 +1,45 @@
+"""`sutura`: the command line. Each command is a file of its own, imported when it runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from sutura import __version__
+
+COMMANDS = {
+    "inspect": "List every node of a network, supported or not.",
+    "verify": "Decide whether a network has its properties.",
+    "repair": "Make a network provably have its properties.",
+    "check": "Check a repaired network's certificate independently.",
+}
+"""Command -> what it does; the command lives in the module of that name."""
+
+
+class Commands(click.Group):
+    """Imports a command only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command object of a module."""
+        if cmd_name not in COMMANDS:
+            return None
+        return import_module(f"sutura.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the table, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sutura")
+def main() -> None:
+    """Repair neural networks correctly: gates where one can go wrong, and a certificate anyone can check.
+
+    Exit codes: 0 holds or done, 1 violated or refused, 2 bad input, 3 unknown.
+    """

@@ -1,0 +1,114 @@
+"""What people see: messages and progress on stderr, results on stdout, one line for every error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from enum import IntEnum
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from sutura.errors import NetworkError, PropertyError, SuturaError
+from sutura.progress import Listener, Progress, silent
+
+P = ParamSpec("P")
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    HOLDS = 0
+    VIOLATED = 1
+    BAD_INPUT = 2
+    UNKNOWN = 3
+    INTERRUPTED = 130
+
+
+def messages() -> Console:
+    """The console that people read."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def guarded(command: Callable[P, Exit]) -> Callable[P, None]:
+    """A command that ends with its exit code; whatever the input is to blame for is one line and code 2."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except SuturaError as error:
+            code = _refuse(str(error))
+        except OSError as error:
+            code = _refuse(f"cannot read {error.filename or 'a file'}: {error.strerror or error}")
+        except MemoryError:
+            code = _refuse("out of memory; the input is too large for this machine")
+        except KeyboardInterrupt:
+            messages().print("interrupted; nothing was written")
+            code = Exit.INTERRUPTED
+        sys.exit(int(code))
+
+    return run
+
+
+def _refuse(text: str) -> Exit:
+    messages().print(f"[bold red]error:[/] {plain(' '.join(text.split()))}")
+    return Exit.BAD_INPUT
+
+
+def plain(text: str) -> str:
+    """Foreign text as it is: no markup, and nothing that would steer a terminal."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def bar(*, quiet: bool) -> Generator[Listener]:
+    """A listener that draws a progress line while the block runs, if it runs in a terminal."""
+    console = messages()
+    if quiet or not console.is_terminal:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("", total=1.0, figures="")
+
+        def listen(event: Progress) -> None:
+            figures = f"{event.boxes:,} boxes, {event.waiting:,} waiting"
+            bars.update(task, description=event.stage, completed=event.settled, figures=figures)
+
+        yield listen
+
+
+def sorted_out(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:
+    """The network and the properties among the files of a command, told apart by suffix.
+
+    Raises NetworkError unless there is one network, PropertyError where there is no property.
+    """
+    properties = tuple(f for f in files if f.name.lower().endswith((".vnnlib", ".vnnlib.gz")))
+    networks = [f for f in files if f not in properties]
+    if len(networks) != 1:
+        named = ", ".join(f.name for f in networks) or "none"
+        raise NetworkError(
+            f"give one network (.onnx, .nnet) and properties (.vnnlib, .vnnlib.gz); networks here: {named}"
+        )
+    if not properties:
+        raise PropertyError(f"no property is given for {networks[0].name}; name at least one .vnnlib file")
+    return networks[0], properties

@@ -1,0 +1,21 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+import click
+
+timeout = click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), help="Wall seconds; none by default."
+)
+workers = click.option("--workers", type=click.IntRange(min=1), help="Threads; all cores by default.")
+seed = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random starts."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+decision = click.option(
+    "--decision",
+    type=click.Choice(["argmax", "argmin"]),
+    default="argmax",
+    show_default=True,
+    help="How a decision is read off the scores, for agreement and for pictures.",
+)

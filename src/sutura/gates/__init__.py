@@ -1,0 +1,1 @@
+"""Make it true: gates where the network can go wrong, and the proof."""

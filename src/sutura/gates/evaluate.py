@@ -1,0 +1,187 @@
+"""What a repair changed, by sampling: estimates, printed beside what the certificate proves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal as Choice
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+from scipy.optimize import nnls
+
+from sutura.gates.safe_set import SafeSet, alternatives, safe_set
+from sutura.property.spec import Case, Property, unsafe_mask
+from sutura.verdict.replay import Runner
+
+Decision = Choice["argmax", "argmin"]
+
+LARGEST = float(np.finfo(np.float32).max)
+MOST_PROJECTED = 2000
+"""Wrong outputs for which the exact projection is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Shares (0 to 1) and mean changes over uniform samples of one property's boxes.
+
+    `violating_*`: unsafe outputs. Of inputs that were right before: `identical` (same bits), `agreeing` (same
+    decision) and `change_right` (mean absolute change of a score). Of inputs that were wrong: `change_wrong`,
+    and `nearest_wrong`, that of the exact Euclidean projection of their outputs on the safe set (of at most
+    MOST_PROJECTED of them). `change_all` is over all samples. Not-a-number where no sample is of the kind.
+    """
+
+    property: str
+    samples: int
+    violating_before: float
+    violating_after: float
+    identical: float
+    agreeing: float
+    change_right: float
+    change_wrong: float
+    nearest_wrong: float
+    change_all: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Samples of a box around the properties' boxes, less the boxes themselves: share with identical bits."""
+
+    samples: int
+    identical: float
+
+
+def inside(
+    networks: tuple[Runner, Runner],
+    prop: Property,
+    properties: Sequence[Property],
+    *,
+    samples: int = 100_000,
+    seed: int = 0,
+    decision: Decision = "argmax",
+) -> Inside:
+    """Compare two networks on samples of a property's boxes (an equal number in each).
+
+    An input is right where its output breaks none of `properties`, all those that were repaired together.
+    """
+    each = max(1, samples // len(prop.cases))
+    x = np.concatenate([uniform(*c.box.float32_hull(), each, seed + at) for at, c in enumerate(prop.cases)])
+    was, now = (network(x) for network in networks)
+    wrong, still = violating([prop], x, was), violating([prop], x, now)
+    right = ~violating(properties, x, was)
+    change = abs(now.astype(np.float64) - was).mean(axis=1)
+    kept = getattr(was, decision)(axis=1) == getattr(now, decision)(axis=1)
+    return Inside(
+        prop.name,
+        len(x),
+        float(wrong.mean()),
+        float(still.mean()),
+        _mean(same_bits(was, now)[right]),
+        _mean(kept[right]),
+        _mean(change[right]),
+        _mean(change[wrong]),
+        _mean(_nearest_possible(properties, x[wrong][:MOST_PROJECTED], was[wrong][:MOST_PROJECTED])),
+        float(change.mean()),
+    )
+
+
+def violating(
+    properties: Sequence[Property], x: Float32[np.ndarray, "k n"], y: Float32[np.ndarray, "k m"]
+) -> Bool[np.ndarray, " k"]:
+    """Which inputs lie in a box of a property and have an output unsafe there; exact."""
+    wrong = np.zeros(len(x), bool)
+    for case in (case for prop in properties for case in prop.cases):
+        wrong |= _within(case, x) & unsafe_mask(case, y)
+    return wrong
+
+
+def _within(case: Case, x: Float32[np.ndarray, "k n"]) -> Bool[np.ndarray, " k"]:
+    low, high = case.box.float32_hull()
+    return np.asarray(((x >= low) & (x <= high)).all(axis=1))
+
+
+def same_bits(a: Float32[np.ndarray, "k m"], b: Float32[np.ndarray, "k m"]) -> Bool[np.ndarray, " k"]:
+    """Which rows are the same float32 numbers, bit for bit."""
+    return np.asarray((a.view(np.int32) == b.view(np.int32)).all(axis=1))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _nearest_possible(
+    properties: Sequence[Property], x: Float32[np.ndarray, "k n"], y: Float32[np.ndarray, "k m"]
+) -> Float64[np.ndarray, " k"]:
+    """For each output, the mean change to the nearest one safe for all boxes that its input lies in."""
+    cases = [case for prop in properties for case in prop.cases]
+    held = np.stack([_within(case, x) for case in cases], axis=1)
+    changes = np.zeros(len(x))
+    for active in np.unique(held, axis=0):
+        rows = (held == active).all(axis=1)
+        safe = safe_set(c for case, on in zip(cases, active, strict=True) if on for c in case.unsafe)
+        changes[rows] = nearest_changes(y[rows], safe)
+    return changes
+
+
+def uniform(
+    low: Float32[np.ndarray, " n"], high: Float32[np.ndarray, " n"], count: int, seed: int
+) -> Float32[np.ndarray, "count n"]:
+    """Uniform float32 points of a box."""
+    share = np.random.default_rng(seed).random((count, len(low)))
+    return np.clip((low + share * (high.astype(np.float64) - low)).astype(np.float32), low, high)
+
+
+def nearest_changes(outputs: Float32[np.ndarray, "k n"], safe: SafeSet) -> Float64[np.ndarray, " k"]:
+    """Mean absolute score change of the exact Euclidean projection of each output on the safe set.
+
+    Each convex piece is a least-distance program solved by non-negative least squares (Lawson and Hanson,
+    ch. 23), apart from the formulas of the gate.
+    """
+    n = outputs.shape[1]
+    pieces = [
+        (np.array([x.row(n) for x in piece]).reshape(-1, n), np.array([float(x.bound) for x in piece]))
+        for piece in alternatives(safe)
+    ]
+    return np.array([abs(_nearest(y.astype(np.float64), pieces)).mean() for y in outputs])
+
+
+def _nearest(
+    y: Float64[np.ndarray, " n"], pieces: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Float64[np.ndarray, " n"]:
+    moves = [
+        move for rows, bounds in pieces if (move := _least_distance(rows, bounds - rows @ y)) is not None
+    ]
+    return min(moves, key=lambda move: float(move @ move))
+
+
+def _least_distance(
+    rows: Float64[np.ndarray, "k n"], need: Float64[np.ndarray, " k"]
+) -> Float64[np.ndarray, " n"] | None:
+    """The shortest d with rows @ d >= need; None where there is none."""
+    scale = max(float(abs(need).max(initial=0.0)), 1e-300)
+    system = np.vstack([rows.T, need / scale])
+    target = np.zeros(len(system))
+    target[-1] = 1.0
+    weights, gap = nnls(system, target)
+    if gap < 1e-9:
+        return None
+    rest = system @ weights - target
+    return -rest[:-1] / rest[-1] * scale
+
+
+def outside(
+    networks: tuple[Runner, Runner], properties: Sequence[Property], *, samples: int = 100_000, seed: int = 0
+) -> Outside:
+    """Compare bits on samples around the boxes (their hull, three times as wide), leaving the boxes out."""
+    hulls = [case.box.float32_hull() for p in properties for case in p.cases]
+    before, after = networks
+    low = np.min([h[0] for h in hulls], axis=0).astype(np.float64)
+    high = np.max([h[1] for h in hulls], axis=0).astype(np.float64)
+    reach = np.maximum(high - low, 1e-3)
+    first, last = (np.clip(v, -LARGEST, LARGEST).astype(np.float32) for v in (low - reach, high + reach))
+    x = uniform(first, last, samples, seed)
+    for case in (case for p in properties for case in p.cases):
+        x = x[~_within(case, x)]
+    if not len(x):
+        return Outside(0, float("nan"))
+    return Outside(len(x), float(same_bits(before(x), after(x)).mean()))

@@ -1,0 +1,1 @@
+"""Show it: documents and pictures of what was found and done."""

@@ -1,0 +1,86 @@
+"""Results as plain JSON values, one schema a document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sutura import __version__
+from sutura.gates.evaluate import Inside, Outside
+from sutura.gates.mend import Repair
+from sutura.network.inspect import Inspection
+from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
+
+ASSUMPTIONS = (
+    "binary32 arithmetic rounded to nearest, summed in any order, fused or not",
+    "no TF32, 16-bit or Winograd kernels",
+    "Sigmoid and Tanh within 4e-7 of the exact function, where the network has them",
+    "the network file as hashed, inputs as float32",
+)
+
+
+def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The envelope that every document shares."""
+    return {"schema": f"sutura/{kind}", "version": 1, "sutura": __version__, **_finite(body)}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what was not measured is null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def outcome(name: str, result: Outcome) -> dict[str, Any]:
+    """A verdict with its witness or reason."""
+    said: dict[str, Any] = {
+        "property": name,
+        "verdict": WORDS[type(result.verdict)],
+        **asdict(result.account),
+    }
+    if isinstance(result.verdict, Violated):
+        witness = result.verdict.witness
+        said["witness"] = {
+            "case": witness.case,
+            "input": [float(v) for v in witness.input],
+            "input_hex": [float(v).hex() for v in witness.input],
+            "output": [float(v) for v in witness.output],
+        }
+    if isinstance(result.verdict, Unknown):
+        said["reason"] = result.verdict.reason
+    if isinstance(result.verdict, Proved):
+        said["assumptions"] = list(ASSUMPTIONS)
+    return said
+
+
+def repair(result: Repair, before: Sequence[dict[str, Any]], files: dict[str, str]) -> dict[str, Any]:
+    """What a repair did: verdicts before, regions, seconds and the files written."""
+    return {
+        "before": list(before),
+        "after": "certified",
+        "assumptions": list(ASSUMPTIONS),
+        "regions": asdict(result.regions),
+        "nearest_safe_output": result.exact,
+        "note": result.note,
+        "seconds": {"search": result.search_seconds, "check": result.check_seconds},
+        "bytes": {"onnx": len(result.onnx), "certificate": len(result.certificate)},
+        "files": files,
+    }
+
+
+def figures(inner: Sequence[Inside], outer: Outside) -> dict[str, Any]:
+    """Estimates by sampling."""
+    return {"inside": [asdict(i) for i in inner], "outside": asdict(outer)}
+
+
+def inspection(found: Inspection) -> dict[str, Any]:
+    """Every node of a network file."""
+    totals = {"supported": found.supported, "parameters": found.parameters, "macs": found.macs}
+    return {**asdict(found), **totals}
+
+
+WORDS = {Proved: "proved", Violated: "violated", Unknown: "unknown"}

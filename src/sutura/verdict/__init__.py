@@ -1,0 +1,1 @@
+"""Is it true? Three-valued verdicts, sound for float32 execution."""

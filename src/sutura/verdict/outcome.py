@@ -1,0 +1,56 @@
+"""What is known of a property: Proved, Violated (with a witness) or Unknown (with the reason)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Witness:
+    """A float32 input inside the property's box, and the unsafe output that ONNX Runtime gave for it."""
+
+    input: Float32[np.ndarray, " n"]
+    output: Float32[np.ndarray, " m"]
+    case: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """Holds for every float32 execution: any order of summation, fused or not, any batch and thread count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violated:
+    """Replayed in ONNX Runtime: this input gives an unsafe output, exactly."""
+
+    witness: Witness
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Neither shown; `reason` says what stopped the search."""
+
+    reason: str
+
+
+Verdict = Proved | Violated | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How a verdict was reached: boxes bounded, share of the boxes proved safe (0 to 1), wall seconds."""
+
+    boxes: int
+    proved_share: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A verdict and its account."""
+
+    verdict: Verdict
+    account: Account

@@ -1,0 +1,236 @@
+"""decide(): attack first, then branch and bound on inputs, depth first, batches of boxes on all cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from sutura.bounds.crown import Enclosure, join
+from sutura.bounds.program import Program
+from sutura.bounds.region import Region, halves
+from sutura.errors import MismatchError
+from sutura.progress import Listener, Progress, silent
+from sutura.property.spec import Property
+from sutura.verdict.attack import AttackConfig, attack
+from sutura.verdict.deadline import Deadline, OutOfTimeError, within
+from sutura.verdict.goal import Goal, goal
+from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated, Witness
+from sutura.verdict.replay import Runner, replay
+from sutura.verdict.step import UNCUTTABLE, Step, step
+from sutura.verdict.workers import workers
+
+CHUNK = 64
+"""Boxes bounded together."""
+
+ROUND = 8
+"""Chunks taken from the stack at once. Both are fixed: results do not depend on the number of workers."""
+
+
+EFFORTS = (AttackConfig(starts=8, steps=8), AttackConfig())
+"""A short attack, then one bound of the whole box (often enough on large networks), then a long attack."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyConfig:
+    """Limits of a verification: wall seconds (None: no limit), worker threads (None: all cores), seed, and
+    how many boxes may wait at once before the search gives up (bounds memory)."""
+
+    timeout: float | None = None
+    workers: int | None = None
+    seed: int = 0
+    waiting: int = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Waiting:
+    """Boxes to look at: the region, what is known of it from its parents, and how often each was halved."""
+
+    region: Region
+    known: Enclosure | None
+    depth: Int64[np.ndarray, " batch"]
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> Waiting:
+        """Some of them."""
+        known = None if self.known is None else self.known.take(rows)
+        return Waiting(self.region.take(rows), known, self.depth[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Running figures of a search."""
+
+    boxes: int = 0
+    settled: float = 0.0
+
+
+def decide(
+    program: Program,
+    runner: Runner,
+    prop: Property,
+    config: VerifyConfig | None = None,
+    *,
+    listen: Listener = silent,
+) -> Outcome:
+    """Decide whether the network has the property. Proved is sound for every float32 execution.
+
+    `program` is the lowered network and `runner` the same network in ONNX Runtime. A witness is a float32
+    point of the box whose replay is unsafe exactly. Raises MismatchError where the sizes do not fit.
+    """
+    config = config or VerifyConfig()
+    check_fit(program, prop)
+    started = time.monotonic()
+    deadline = within(config.timeout)
+    tally = Tally()
+    verdict: Verdict = Proved()
+    with workers(config.workers) as pool:
+        for case in range(len(prop.cases)):
+            found, tally = _decide_case(
+                (program, runner, prop, case), config, deadline, (pool, tally, listen)
+            )
+            if isinstance(found, Violated):
+                verdict = found
+                break
+            verdict = verdict if isinstance(found, Proved) else found
+    share = tally.settled / max(1, len(prop.cases))
+    return Outcome(verdict, Account(tally.boxes, share, time.monotonic() - started))
+
+
+def check_fit(program: Program, prop: Property) -> None:
+    """Raise MismatchError unless the property speaks of as many inputs and outputs as the network has."""
+    if (program.inputs, program.outputs) != (prop.inputs, prop.outputs):
+        raise MismatchError(
+            f"property '{prop.name}' speaks of {prop.inputs} inputs and {prop.outputs} outputs, but the "
+            f"network has {program.inputs} and {program.outputs}; is it the right pair of files?"
+        )
+
+
+def _decide_case(
+    problem: tuple[Program, Runner, Property, int],
+    config: VerifyConfig,
+    deadline: Deadline,
+    run: tuple[ThreadPoolExecutor, Tally, Listener],
+) -> tuple[Verdict, Tally]:
+    program, runner, prop, case = problem
+    aim = goal(prop.cases[case].unsafe, prop.outputs)
+    if not len(aim.members):
+        return Proved(), replace(run[1], settled=run[1].settled + 1.0)
+    low, high = (v.astype(np.float64) for v in prop.cases[case].box.float32_hull())
+    whole = Waiting(Region(low[None], high[None]), None, np.zeros(1, dtype=np.int64))
+    try:
+        for effort in EFFORTS:
+            found = attack(program, aim, low, high, replace(effort, seed=config.seed), deadline.check)
+            witness = replay(runner, prop, case, found)
+            if witness is not None:
+                return Violated(witness), run[1]
+            if effort is EFFORTS[0]:
+                first = step(program, aim, whole.region, None, deadline.check)
+                if first.safe.all():
+                    return Proved(), _tallied(run[1], whole, first)
+    except OutOfTimeError:
+        return _timed_out(config), run[1]
+    return _search(problem, aim, [whole], (config, deadline, *run))
+
+
+def _search(
+    problem: tuple[Program, Runner, Property, int],
+    aim: Goal,
+    stack: list[Waiting],
+    run: tuple[VerifyConfig, Deadline, ThreadPoolExecutor, Tally, Listener],
+) -> tuple[Verdict, Tally]:
+    config, deadline, pool, tally, listen = run
+    program, runner, prop, case = problem
+
+    def bound(batch: Waiting) -> Step:
+        return step(program, aim, batch.region, batch.known, deadline.check)
+
+    stuck = 0
+    while stack:
+        if deadline.passed:
+            return _timed_out(config), tally
+        if sum(len(w.region) for w in stack) > config.waiting:
+            return Unknown(f"more than {config.waiting:,} boxes wait: the memory limit of the search"), tally
+        batches, stack = _pop(stack, CHUNK, ROUND)
+        try:
+            steps = list(pool.map(bound, batches))
+        except OutOfTimeError:
+            return _timed_out(config), tally
+        witness = _witness(runner, prop, case, batches, steps)
+        if witness is not None:
+            return Violated(witness), tally
+        for batch, result in zip(batches, steps, strict=True):
+            tally = _tallied(tally, batch, result)
+            stuck += int((~result.safe & (result.cut == UNCUTTABLE)).sum())
+            stack = [*stack, *_children(batch, result)]
+        listen(
+            Progress(
+                prop.name,
+                tally.boxes,
+                sum(len(w.region) for w in stack),
+                tally.settled / len(prop.cases),
+            )
+        )
+    if stuck:
+        return Unknown(f"{stuck} single points lie within float32 rounding of the unsafe set"), tally
+    return Proved(), tally
+
+
+def _timed_out(config: VerifyConfig) -> Unknown:
+    return Unknown(f"timed out after {config.timeout:g} s")
+
+
+def _pop(stack: Sequence[Waiting], size: int, most: int) -> tuple[list[Waiting], list[Waiting]]:
+    """Up to `most` chunks of `size` boxes from the top of the stack, and what remains."""
+    rest, taken = list(stack), []
+    while rest and len(taken) < most:
+        parts, count = [], 0
+        while rest and count < size:
+            top = rest.pop()
+            keep = len(top.region) - (size - count)
+            if keep > 0:
+                rest.append(top.take(np.arange(keep)))
+                top = top.take(np.arange(keep, len(top.region)))
+            parts.append(top)
+            count += len(top.region)
+        taken.append(_joined(parts))
+    return taken, rest
+
+
+def _joined(parts: Sequence[Waiting]) -> Waiting:
+    if len(parts) == 1:
+        return parts[0]
+    known = [p.known for p in parts if p.known is not None]
+    return Waiting(
+        Region(np.concatenate([p.region.low for p in parts]), np.concatenate([p.region.high for p in parts])),
+        join(known) if len(known) == len(parts) else None,
+        np.concatenate([p.depth for p in parts]),
+    )
+
+
+def _witness(
+    runner: Runner, prop: Property, case: int, batches: Sequence[Waiting], steps: Sequence[Step]
+) -> Witness | None:
+    corners = [s.corner[~s.safe] for s in steps]
+    points: Float64[np.ndarray, "k n"] = np.concatenate(corners)
+    return replay(runner, prop, case, points) if len(points) else None
+
+
+def _tallied(tally: Tally, batch: Waiting, result: Step) -> Tally:
+    gained = float(np.ldexp(1.0, -batch.depth[result.safe]).sum())
+    return replace(tally, boxes=tally.boxes + len(batch.region), settled=tally.settled + gained)
+
+
+def _children(batch: Waiting, result: Step) -> Iterator[Waiting]:
+    """The halves of what is open; the more hopeful boxes lie on top."""
+    rows = np.flatnonzero(~result.safe & (result.cut != UNCUTTABLE))
+    if not len(rows):
+        return
+    rows = rows[np.argsort(result.margin[rows], kind="stable")]
+    left, right = halves(batch.region.take(rows), result.cut[rows])
+    known = result.enclosure.take(rows)
+    for half in (left, right):
+        yield Waiting(half, known, batch.depth[rows] + 1)

@@ -1,0 +1,25 @@
+"""verify(): a loaded network and a property to a verdict."""
+
+from __future__ import annotations
+
+from sutura.bounds.lower import lower
+from sutura.network.onnx_write import write_onnx
+from sutura.network.read import Loaded
+from sutura.network.run import open_session
+from sutura.progress import Listener, silent
+from sutura.property.spec import Property
+from sutura.verdict.outcome import Outcome
+from sutura.verdict.replay import runner
+from sutura.verdict.search import VerifyConfig, decide
+
+
+def verify(
+    loaded: Loaded, prop: Property, config: VerifyConfig | None = None, *, listen: Listener = silent
+) -> Outcome:
+    """Decide whether a network has a property. Proved is sound for every float32 execution order.
+
+    A witness was replayed in ONNX Runtime on the file that was loaded. Raises MismatchError where network and
+    property do not fit, NetworkError where the network is too large to bound.
+    """
+    session = open_session(loaded.original if loaded.original is not None else write_onnx(loaded.network))
+    return decide(lower(loaded.network), runner(session), prop, config, listen=listen)

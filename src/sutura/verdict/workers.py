@@ -1,0 +1,25 @@
+"""Chunks of boxes on all cores: threads, since numpy releases the interpreter while it computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from threadpoolctl import threadpool_limits
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workers(count: int | None) -> Generator[ThreadPoolExecutor]:
+    """A pool of `count` threads (all cores for None), with one BLAS thread each.
+
+    Results are taken in the order of submission, so that they do not depend on the number of workers.
+    """
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(count or cores()) as pool:
+        yield pool
