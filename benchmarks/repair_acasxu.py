@@ -74,8 +74,8 @@ class Row:
     agreeing_right: float
     identical_right: float
     change_right: float
-    change_wrong: float
-    nearest_wrong: float
+    change_wrong: float | None
+    nearest_wrong: float | None
     identical_outside: float
     onnx_bytes: int
     certificate_bytes: int
@@ -107,7 +107,7 @@ def measure(data: Path, case: tuple[str, tuple[int, ...]], method: str, how: tup
             for k in ("proved", "output_gated", "neuron_gated", "neurons_held", "fallbacks")
         ),
         fixed.regions.proved_share,
-        *(float(np.nanmean([getattr(i, k) for i in inner])) for k in INNER),
+        *(mean([getattr(i, k) for i in inner]) for k in INNER),
         outside(networks, properties, samples=samples).identical,
         len(fixed.onnx),
         len(fixed.certificate),
@@ -124,6 +124,12 @@ INNER = (
     "change_wrong",
     "nearest_wrong",
 )
+
+
+def mean(values: list[float]) -> float | None:
+    """Over the properties that have such samples; None where none has."""
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else None
 
 
 def unbatched(original: bytes) -> bytes:
@@ -181,6 +187,11 @@ def show(found: list[Row]) -> Table:
     return table
 
 
+def small(value: float | None) -> str:
+    """A change, or a dash where no sample was wrong."""
+    return "-" if value is None else f"{value:.2e}"
+
+
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "case": lambda r: r.case,
     "method": lambda r: r.method,
@@ -193,8 +204,8 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "after": lambda r: f"{r.violating_after:.4%}",
     "right agree": lambda r: f"{r.agreeing_right:.3%}",
     "right change": lambda r: f"{r.change_right:.1e}",
-    "wrong change": lambda r: f"{r.change_wrong:.2e}",
-    "nearest": lambda r: f"{r.nearest_wrong:.2e}",
+    "wrong change": lambda r: small(r.change_wrong),
+    "nearest": lambda r: small(r.nearest_wrong),
     "same outside": lambda r: f"{r.identical_outside:.2%}",
     "kB": lambda r: f"{r.onnx_bytes / 1000:.0f}",
     "x1 in": lambda r: f"{r.batch_1_ratio:.2f}",

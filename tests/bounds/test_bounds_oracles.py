@@ -42,10 +42,10 @@ def test_interval_of_one_layer():
 
 
 def test_execution_error_is_the_stated_formula():
-    # v = |2| 1 + |-1| 3 + |1| = 6 and a term meets at most n + 1 = 3 roundings, so the error is gamma_3 6.
+    # v = |2| 1 + |-1| 3 + |1| = 6 and a term meets at most n + 5 = 7 roundings, so the error is gamma_7 6.
     program = lower(chain((2,), dense([[2, -1]], [1])))
     error = crown(program, box((-1, 1), (0, 3))).errors[1][0, 0]
-    assert error == pytest.approx(6 * 3 * 2.0**-24 / (1 - 3 * 2.0**-24), rel=1e-6)
+    assert error == pytest.approx(6 * 7 * 2.0**-24 / (1 - 7 * 2.0**-24), rel=1e-6)
     reals = crown(program, box((-1, 1), (0, 3)), profile=EXACT_REALS).errors[1][0, 0]
     assert 6 * 2.0**-53 < reals < 1e-12
 

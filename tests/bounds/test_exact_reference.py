@@ -30,11 +30,13 @@ def dot(a, b):
 
 
 def noise(row, bias, size, unit):
-    """gamma_{n+1} (|W| m + |b|), and 2^-126 for each of 2 n + 3 operations that may underflow."""
+    """gamma_{n+5} (|W| m + |b|) and 2^-126 for each of 2 n + 11 operations that may underflow: a product and
+    a sum an input, the bias, and four for constants that a runtime may fold into the weights."""
     if not unit:
         return Fraction(0)
-    relative = (len(row) + 1) * unit / (1 - (len(row) + 1) * unit)
-    tiny = (2 * len(row) + 3) * Fraction(1, 2**126) * (1 + max(abs(w) for w in row))
+    roundings = len(row) + 5
+    relative = roundings * unit / (1 - roundings * unit)
+    tiny = (2 * roundings + 1) * Fraction(1, 2**126) * (1 + max(abs(w) for w in row))
     return relative * (dot([abs(w) for w in row], size) + abs(bias)) + tiny
 
 

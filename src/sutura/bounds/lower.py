@@ -30,6 +30,10 @@ SPARSE_LIMIT = 1 << 24
 
 LARGEST32 = float(np.finfo(np.float32).max)
 
+FUSED = 5
+"""Roundings of a term of a matrix product beyond one a summand: its bias, and constants before or after it
+that a runtime may fold into the weights."""
+
 NORMALIZATION_ROUNDINGS = 8
 """Covers BatchNormalization as written (5) and folded into the weights before it by the runtime."""
 
@@ -136,7 +140,9 @@ def _matmul(node: Node, network: Network, inputs: tuple[int, ...], _: int) -> li
     op = node.op
     assert isinstance(op, ops.MatMul)
     rows = math.prod(network.shapes[node.inputs[0]][:-1])
-    return [_affine(_repeat(op.weight.T.astype(np.float64), rows), None, inputs[0], op.weight.shape[0] + 1)]
+    return [
+        _affine(_repeat(op.weight.T.astype(np.float64), rows), None, inputs[0], op.weight.shape[0] + FUSED)
+    ]
 
 
 def _repeat(weight: np.ndarray, rows: int) -> Matrix:
@@ -159,7 +165,7 @@ def _gemm(node: Node, network: Network, inputs: tuple[int, ...], _: int) -> list
     if op.bias is not None:
         bias = np.broadcast_to(op.bias.astype(np.float64), (weight.shape[0],)) * float(np.float32(op.beta))
     scaled = 2 * int(op.alpha != 1.0 or op.beta != 1.0)
-    return [_affine(weight, bias, inputs[0], weight.shape[1] + 1 + scaled)]
+    return [_affine(weight, bias, inputs[0], weight.shape[1] + FUSED + scaled)]
 
 
 def _elementwise_constant(node: Node, network: Network, inputs: tuple[int, ...], _: int) -> list[Layer]:
@@ -212,7 +218,7 @@ def _conv(node: Node, network: Network, inputs: tuple[int, ...], _: int) -> list
         taken.reshape(-1, taken.shape[2]), flat.reshape(-1, taken.shape[2]), math.prod(shape)
     )
     bias = None if op.bias is None else np.repeat(op.bias.astype(np.float64), math.prod(area))
-    return [_affine(weight, bias, inputs[0], taken.shape[2] + 1)]
+    return [_affine(weight, bias, inputs[0], taken.shape[2] + FUSED)]
 
 
 def _from_windows(positions: np.ndarray, weights: np.ndarray, inputs: int) -> csr_array:

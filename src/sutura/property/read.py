@@ -12,12 +12,13 @@ from sutura.property.spec import Property
 _VERSION_2 = re.compile(rb"\A(?:\s|;[^\r\n]*)*\(\s*vnnlib-version\b")
 
 
-def read_property(path: Path) -> Property:
+def read_property(path: Path | str) -> Property:
     """The property in a VNN-LIB file, 1.0 or 2.0, plain or gzip, named by the file's stem.
 
     Raises PropertyError where the file cannot be read or is not a supported property, and MissingExtraError
     where a 2.0 file needs the package `vnnlib` and it is not installed.
     """
+    path = Path(path)
     text = read_source(path)
     reader = vnnlib2.parse if _VERSION_2.match(text) else vnnlib1.parse
     return reader(text, stem(path), source=str(path))
