@@ -42,6 +42,8 @@ def neighbours(value):
 @given(thresholds, st.fractions().filter(bool), st.booleans())
 @example(Fraction(0), Fraction(1), False)
 @example(Fraction(LARGEST), Fraction(1), True)
+@example(Fraction(LARGEST), Fraction(1), False)
+@example(-Fraction(LARGEST), Fraction(-1), False)
 def test_thresholds_decide_exactly(bound, coefficient, strict):
     literal = Literal(((0, coefficient),), bound, strict)
     try:
@@ -195,5 +197,5 @@ def test_blocks_list_their_literals_in_order():
     ],
 )
 def test_bounds_beyond_float32_are_refused(literal):
-    with pytest.raises(RepairError, match="beyond"):
+    with pytest.raises(RepairError, match="the property bounds"):
         comparisons([literal], 2)

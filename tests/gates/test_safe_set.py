@@ -133,3 +133,9 @@ def test_too_many_pieces_are_refused(monkeypatch):
     unsafe = [tuple(at_most({i: 1}, b) for i in range(3)) for b in range(4)]
     with pytest.raises(RepairError, match="more than 30 convex pieces"):
         alternatives(safe_set(unsafe))
+
+
+def test_numbers_beyond_float64_are_refused_in_one_line():
+    with pytest.raises(RepairError, match="beyond 1e300") as caught:
+        safe_set([(Inequality(((0, Fraction(1)),), Fraction(10) ** 400),)])
+    assert "\n" not in str(caught.value)

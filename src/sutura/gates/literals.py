@@ -90,12 +90,17 @@ def _threshold(literal: Literal) -> np.float32:
     _, coefficient = literal.terms[0]
     value = literal.bound / coefficient
     infinity = np.float32(np.inf)
-    if coefficient > 0:
-        t = round_down(value) if literal.strict else np.nextafter(round_up(value), -infinity)
-    else:
-        t = round_up(value) if literal.strict else np.nextafter(round_down(value), infinity)
+    with np.errstate(over="ignore"):
+        if coefficient > 0:
+            t = round_down(value) if literal.strict else np.nextafter(round_up(value), -infinity)
+        else:
+            t = round_up(value) if literal.strict else np.nextafter(round_down(value), infinity)
     if not np.isfinite(t):
-        raise RepairError(f"the property bounds an output by {float(value):g}, beyond the range of float32")
+        index, side = literal.terms[0][0], "above" if value > 0 else "below"
+        raise RepairError(
+            f"the property bounds output Y_{index} by a number {side} the range of float32 (3.4e38); "
+            "write a bound that an output can reach"
+        )
     return t
 
 

@@ -13,6 +13,8 @@ from scipy.optimize import linprog
 from sutura.errors import RepairError
 from sutura.property.spec import Conjunction, Inequality
 
+LARGEST_NUMBER = Fraction(10) ** 300
+
 MOST_ALTERNATIVES = 4096
 FLAT = 1e-6
 MOST_PROGRAMS = 256
@@ -59,11 +61,20 @@ def safe_set(unsafe: Iterable[Conjunction]) -> SafeSet:
 
 
 def normal(literal: Literal) -> Literal:
-    """The same literal with a first coefficient of +1 or -1, so that equal demands compare equal."""
+    """The same literal with a first coefficient of +1 or -1, so that equal demands compare equal.
+
+    Raises RepairError where that gives a number that float64 cannot hold.
+    """
     if not literal.terms:
         return literal
     scale = abs(literal.terms[0][1])
-    return Literal(tuple((i, c / scale) for i, c in literal.terms), literal.bound / scale, literal.strict)
+    terms = tuple((i, c / scale) for i, c in literal.terms)
+    if max(abs(literal.bound / scale), *(abs(c) for _, c in terms)) > LARGEST_NUMBER:
+        raise RepairError(
+            f"a bound or a coefficient of output Y_{terms[0][0]} is beyond 1e300, once the inequality is "
+            "scaled to a first coefficient of one; no float32 output comes near it"
+        )
+    return Literal(terms, literal.bound / scale, literal.strict)
 
 
 def satisfies(safe: SafeSet, outputs: Float32[np.ndarray, " n"]) -> bool:
