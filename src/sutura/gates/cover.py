@@ -15,10 +15,12 @@ from sutura.gates.cells import Box32, Cell, Cut, Tree
 from sutura.progress import Listener, Progress
 from sutura.verdict.deadline import Deadline, OutOfTimeError
 from sutura.verdict.goal import Goal
-from sutura.verdict.search import CHUNK
 from sutura.verdict.step import UNCUTTABLE, Step, step
 
 PROVED, OPEN = True, False
+
+CHUNK = 64
+"""Boxes bounded together: fixed, so that a tree does not depend on the number of workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def _bound(
     steps = list(pool.map(bound, chunks))
     return Step(
         np.concatenate([s.safe for s in steps]),
-        np.concatenate([s.cut for s in steps]),
+        np.concatenate([s.promise for s in steps]),
         np.concatenate([s.margin for s in steps]),
         np.concatenate([s.corner for s in steps]),
         join([s.enclosure for s in steps]),

@@ -8,28 +8,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
-from sutura.bounds.crown import Enclosure, join
+from sutura.bounds.crown import join
 from sutura.bounds.program import Program
-from sutura.bounds.region import Region, halves
+from sutura.bounds.region import Region
 from sutura.errors import MismatchError
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property
+from sutura.verdict.ahead import Advance, Waiting, advance, waiting
 from sutura.verdict.attack import AttackConfig, attack
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
 from sutura.verdict.goal import Goal, goal
-from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated, Witness
+from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated
 from sutura.verdict.replay import Runner, replay
-from sutura.verdict.step import UNCUTTABLE, Step, step
+from sutura.verdict.step import step
 from sutura.verdict.workers import workers
 
-CHUNK = 64
-"""Boxes bounded together."""
+CHUNK = 32
+"""Open boxes halved together."""
 
 ROUND = 8
 """Chunks taken from the stack at once. Both are fixed: results do not depend on the number of workers."""
 
+
+RULES = (3, 2, 1)
+"""Levels from one look ahead to the next (see `advance`): one rule after the other."""
+
+FIRST_TRY = 24_000
+"""Boxes of a first try under a rule."""
 
 EFFORTS = (AttackConfig(starts=8, steps=8), AttackConfig())
 """A short attack, then one bound of the whole box (often enough on large networks), then a long attack."""
@@ -44,20 +50,6 @@ class VerifyConfig:
     workers: int | None = None
     seed: int = 0
     waiting: int = 2_000_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
-    """Boxes to look at: the region, what is known of it from its parents, and how often each was halved."""
-
-    region: Region
-    known: Enclosure | None
-    depth: Int64[np.ndarray, " batch"]
-
-    def take(self, rows: Int64[np.ndarray, " k"]) -> Waiting:
-        """Some of them."""
-        known = None if self.known is None else self.known.take(rows)
-        return Waiting(self.region.take(rows), known, self.depth[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +112,8 @@ def _decide_case(
     if not len(aim.members):
         return Proved(), replace(run[1], settled=run[1].settled + 1.0)
     low, high = (v.astype(np.float64) for v in prop.cases[case].box.float32_hull())
-    whole = Waiting(Region(low[None], high[None]), None, np.zeros(1, dtype=np.int64))
+    whole = Region(low[None], high[None])
+    start: list[Waiting] = []
     try:
         for effort in EFFORTS:
             found = attack(program, aim, low, high, replace(effort, seed=config.seed), deadline.check)
@@ -128,52 +121,72 @@ def _decide_case(
             if witness is not None:
                 return Violated(witness), run[1]
             if effort is EFFORTS[0]:
-                first = step(program, aim, whole.region, None, deadline.check)
+                first = step(program, aim, whole, None, deadline.check)
+                start = [waiting(whole, first, np.zeros(1, dtype=np.int64))]
                 if first.safe.all():
-                    return Proved(), _tallied(run[1], whole, first)
+                    return Proved(), Tally(run[1].boxes + 1, run[1].settled + 1.0)
     except OutOfTimeError:
         return _timed_out(config), run[1]
-    return _search(problem, aim, [whole], (config, deadline, *run))
+    tally = run[1]
+    for every, most in schedule():
+        rule = (every, tally.boxes + most)
+        verdict, ended = _search(problem, aim, start, rule, (config, deadline, run[0], tally, run[2]))
+        if verdict is not None:
+            return verdict, ended
+        tally = replace(tally, boxes=ended.boxes)
+    raise AssertionError("the schedule never ends")
+
+
+def schedule() -> Iterator[tuple[int, int]]:
+    """Rules of branching in turn, each with the boxes it is given before the next starts afresh.
+
+    How long a search takes under one rule has a heavy tail: a short try under another rule is often quicker
+    than a long one.
+    """
+    most = FIRST_TRY
+    while True:
+        for every in RULES:
+            yield every, most
+        most *= 4
 
 
 def _search(
     problem: tuple[Program, Runner, Property, int],
     aim: Goal,
     stack: list[Waiting],
+    rule: tuple[int, int],
     run: tuple[VerifyConfig, Deadline, ThreadPoolExecutor, Tally, Listener],
-) -> tuple[Verdict, Tally]:
+) -> tuple[Verdict | None, Tally]:
+    """Branch and bound under one rule; no verdict where its boxes are used up."""
     config, deadline, pool, tally, listen = run
     program, runner, prop, case = problem
+    every, most = rule
 
-    def bound(batch: Waiting) -> Step:
-        return step(program, aim, batch.region, batch.known, deadline.check)
+    def halve(batch: Waiting) -> Advance:
+        return advance(program, aim, batch, every, deadline.check)
 
     stuck = 0
     while stack:
+        if tally.boxes > most:
+            return None, tally
         if deadline.passed:
             return _timed_out(config), tally
         if sum(len(w.region) for w in stack) > config.waiting:
             return Unknown(f"more than {config.waiting:,} boxes wait: the memory limit of the search"), tally
         batches, stack = _pop(stack, CHUNK, ROUND)
         try:
-            steps = list(pool.map(bound, batches))
+            done = list(pool.map(halve, batches))
         except OutOfTimeError:
             return _timed_out(config), tally
-        witness = _witness(runner, prop, case, batches, steps)
+        points = np.concatenate([d.corners for d in done])
+        witness = replay(runner, prop, case, points) if len(points) else None
         if witness is not None:
             return Violated(witness), tally
-        for batch, result in zip(batches, steps, strict=True):
-            tally = _tallied(tally, batch, result)
-            stuck += int((~result.safe & (result.cut == UNCUTTABLE)).sum())
-            stack = [*stack, *_children(batch, result)]
-        listen(
-            Progress(
-                prop.name,
-                tally.boxes,
-                sum(len(w.region) for w in stack),
-                tally.settled / len(prop.cases),
-            )
-        )
+        stack = [*stack, *(d.open for d in done if len(d.open.region))]
+        stuck += sum(d.stuck for d in done)
+        tally = Tally(tally.boxes + sum(d.boxes for d in done), tally.settled + sum(d.settled for d in done))
+        count = sum(len(w.region) for w in stack)
+        listen(Progress(prop.name, tally.boxes, count, tally.settled / len(prop.cases)))
     if stuck:
         return Unknown(f"{stuck} single points lie within float32 rounding of the unsafe set"), tally
     return Proved(), tally
@@ -203,34 +216,9 @@ def _pop(stack: Sequence[Waiting], size: int, most: int) -> tuple[list[Waiting],
 def _joined(parts: Sequence[Waiting]) -> Waiting:
     if len(parts) == 1:
         return parts[0]
-    known = [p.known for p in parts if p.known is not None]
     return Waiting(
         Region(np.concatenate([p.region.low for p in parts]), np.concatenate([p.region.high for p in parts])),
-        join(known) if len(known) == len(parts) else None,
+        join([p.known for p in parts]),
         np.concatenate([p.depth for p in parts]),
+        np.concatenate([p.promise for p in parts]),
     )
-
-
-def _witness(
-    runner: Runner, prop: Property, case: int, batches: Sequence[Waiting], steps: Sequence[Step]
-) -> Witness | None:
-    corners = [s.corner[~s.safe] for s in steps]
-    points: Float64[np.ndarray, "k n"] = np.concatenate(corners)
-    return replay(runner, prop, case, points) if len(points) else None
-
-
-def _tallied(tally: Tally, batch: Waiting, result: Step) -> Tally:
-    gained = float(np.ldexp(1.0, -batch.depth[result.safe]).sum())
-    return replace(tally, boxes=tally.boxes + len(batch.region), settled=tally.settled + gained)
-
-
-def _children(batch: Waiting, result: Step) -> Iterator[Waiting]:
-    """The halves of what is open; the more hopeful boxes lie on top."""
-    rows = np.flatnonzero(~result.safe & (result.cut != UNCUTTABLE))
-    if not len(rows):
-        return
-    rows = rows[np.argsort(result.margin[rows], kind="stable")]
-    left, right = halves(batch.region.take(rows), result.cut[rows])
-    known = result.enclosure.take(rows)
-    for half in (left, right):
-        yield Waiting(half, known, batch.depth[rows] + 1)

@@ -18,13 +18,20 @@ UNCUTTABLE = -1
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """For each box: `safe` (proved), `cut` (the side to halve, UNCUTTABLE for a single point), `margin`
-    (least certified distance from unsafe; negative where open), `corner` (where the plane is lowest)."""
+    (least certified distance from unsafe; negative where open), `corner` (where the plane is lowest),
+    `promise` (how much halving a side should help, negative where a side is a single number)."""
 
     safe: Bool[np.ndarray, " batch"]
-    cut: Int64[np.ndarray, " batch"]
+    promise: Float64[np.ndarray, "batch n"]
     margin: Float64[np.ndarray, " batch"]
     corner: Float64[np.ndarray, "batch n"]
     enclosure: Enclosure
+
+    @property
+    def cut(self) -> Int64[np.ndarray, " batch"]:
+        """The most promising side."""
+        best = self.promise.argmax(axis=1)
+        return np.where(self.promise.max(axis=1) > 0, best, UNCUTTABLE)
 
 
 def step(
@@ -46,7 +53,7 @@ def step(
         worst = slopes[np.arange(len(region)), np.where(cleared, np.inf, margin).argmin(axis=1)]
         return Step(
             np.all(cleared, axis=1),
-            _cuts(region, smear),
+            _promise(region, smear),
             np.where(cleared, np.inf, margin).min(axis=1, initial=np.inf),
             np.where(worst > 0, region.low, region.high),
             bounds.enclosure(program),
@@ -61,11 +68,9 @@ def _open_rows(aim: Goal, planes: LowerPlanes, cleared: np.ndarray) -> tuple[np.
     return rows[np.arange(len(rows)), best], np.take_along_axis(gap, best[:, :, None], axis=2)[:, :, 0]
 
 
-def _cuts(region: Region, smear: Float64[np.ndarray, "batch n"]) -> Int64[np.ndarray, " batch"]:
-    """The side whose width the open planes feel most; the widest where no plane says anything."""
+def _promise(region: Region, smear: Float64[np.ndarray, "batch n"]) -> Float64[np.ndarray, "batch n"]:
+    """What the open planes feel of each side's width; the width itself where no plane says anything."""
     width = region.high - region.low
     score = np.where(np.isfinite(smear), smear, 0.0)
     score = np.where(score.max(axis=1, keepdims=True) > 0, score, width)
-    score = np.where(width > 0, np.maximum(score, np.finfo(np.float64).tiny), -1.0)
-    best = score.argmax(axis=1)
-    return np.where(width.max(axis=1) > 0, best, UNCUTTABLE)
+    return np.where(width > 0, np.maximum(score, np.finfo(np.float64).tiny), -1.0)
