@@ -34,7 +34,7 @@ ROUND = 8
 RULES = (3, 2, 1)
 """Levels from one look ahead to the next (see `advance`): one rule after the other."""
 
-FIRST_TRY = 24_000
+FIRST_TRY = 8_000
 """Boxes of a first try under a rule."""
 
 EFFORTS = (AttackConfig(starts=8, steps=8), AttackConfig())
