@@ -99,7 +99,8 @@ def _conv(random, newest, shapes):
     channels = shapes[newest][0]
     group = channels if random.random() < 0.3 else 1
     out = group * int(random.integers(1, 3))
-    weight = _normal(random, out, channels // group, 2, 2)
+    kernel = tuple(min(2, n) for n in shapes[newest][1:])
+    weight = _normal(random, out, channels // group, *kernel)
     bias = None if random.random() < 0.3 else _normal(random, out)
     dilations = (1, 2) if shapes[newest][2] >= 3 and random.random() < 0.4 else (1, 1)
     strides = (int(random.integers(1, 3)), 1)
@@ -162,6 +163,7 @@ def _bend(random, newest, shapes):
     low = float(np.float32(random.normal()))
     high = float(np.float32(low + random.random()))
     kinds = [ops.Relu(), ops.Relu(), ops.LeakyRelu(slope), ops.Sigmoid(), ops.Tanh()]
+    kinds += [ops.Square(), ops.Exp()] if random.random() < 0.3 else []
     kinds += [ops.Clip(low, high), ops.Clip(low, np.inf), ops.Clip(-np.inf, high)]
     return (newest,), kinds[int(random.integers(len(kinds)))]
 
@@ -169,6 +171,7 @@ def _bend(random, newest, shapes):
 ANY = (
     _bend, _bend, _bend, _constant(ops.AddConstant), _constant(ops.SubtractConstant), _reversed,
     _constant(ops.MultiplyConstant), _constant(ops.DivideConstant), _two(ops.Add), _two(ops.Subtract),
+    _two(ops.Multiply),
     _pad, _concat, _take, _matmul,
 )  # fmt: skip
 KINDS = {

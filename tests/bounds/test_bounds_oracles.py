@@ -218,3 +218,21 @@ def test_a_maximum_without_a_sure_winner_is_not_its_likely_winner():
     program, region = lower(graph((1, 2), *steps)), box((0.5, 2), (0, 1))
     planes = lower_planes(program, region, crown(program, region), np.array([[1.0], [-1.0]]))
     assert planes.value[0] == near([-1.5, 0])
+
+
+def test_bounds_of_a_product_and_a_quotient():
+    # On [1, 1.01]: x (x + 1) lies in [2, 2.0301], x / (x + 1) in [1/2, 101/201]; for p + q and p alone.
+    # The square ((a + b)^2 - (a - b)^2) / 4 of width 0.02 strays by at most 0.02^2 / 4 = 1e-4.
+    network = graph(
+        (1,),
+        (ops.AddConstant(single([1.0])), ("x",), "a"),
+        (ops.Multiply(), ("x", "a"), "p"),
+        (ops.Divide(), ("x", "a"), "q"),
+        (ops.Concat(0), ("p", "q"), "y"),
+    )
+    region = box((1.0, float(np.float32(1.01))))
+    program = lower(network)
+    bounds = crown(program, region)
+    found = lower_planes(program, region, bounds, np.concatenate([np.eye(2), -np.eye(2)])).value[0]
+    true = np.array([2.0, 0.5, -2.0301, -101 / 201])
+    assert (found <= true + 1e-7).all() and found == pytest.approx(true, abs=3e-4)

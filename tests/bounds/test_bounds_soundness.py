@@ -114,6 +114,42 @@ def test_lower_planes_stay_below_every_execution(data):
                 assert_below(planes.value[box], rows, y.reshape(-1))
 
 
+@thorough
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-6, 0.05, 1.0, 20.0]))
+def test_products_and_quotients_stay_inside(seed, width):
+    """u * v / (v^2 + k), 1 / (v^2 + k) and e^u of two random affine functions, in float32 of any order."""
+    random = np.random.default_rng(seed)
+    weights = [single(random.normal(size=(3, 2)) * random.choice([0.1, 1.0, 30.0])) for _ in "uv"]
+    network = graph(
+        (3,),
+        (ops.MatMul(weights[0]), ("x",), "u"),
+        (ops.MatMul(weights[1]), ("x",), "v"),
+        (ops.Square(), ("v",), "s"),
+        (ops.AddConstant(single(random.choice([1e-3, 0.5]))), ("s",), "d"),
+        (ops.Multiply(), ("u", "v"), "p"),
+        (ops.Divide(), ("p", "d"), "q"),
+        (ops.Reciprocal(), ("d",), "r"),
+        (ops.Tanh(), ("u",), "t"),
+        (ops.Exp(), ("t",), "e"),
+        (ops.Concat(0), ("u", "v"), "w"),
+        (ops.Softmax(), ("w",), "m"),
+        (ops.Concat(0), ("q", "r", "e", "m"), "y"),
+    )
+    centre = random.normal(size=(1, 3)) * 3
+    low, high = single(centre - width), single(centre + width)
+    region = Region(low.astype(np.float64), high.astype(np.float64))
+    program, at = lower_traced(network)
+    bounds, joined = bounded(program, region), bounded(lower(network), region)
+    xs = points(region, 6)[0]
+    for x in xs:
+        for _, values in executions(network, x):
+            for name, value in values.items():
+                assert_inside(value.astype(np.float64), bounds.low[at[name]][0], bounds.high[at[name]][0])
+            assert_inside(values["y"].astype(np.float64), joined.low[-1][0], joined.high[-1][0])
+    found = runtime(network, xs).astype(np.float64)
+    assert_inside(found, joined.low[-1][0], joined.high[-1][0])
+
+
 def assert_below(value, rows, y):
     """Products of float32 numbers are exact in float64, and fsum rounds once."""
     if np.isfinite(y).all():

@@ -71,6 +71,11 @@ OPERATORS = [
     (FLAT, ops.LeakyRelu(3.0)),
     (FLAT, ops.Sigmoid()),
     (FLAT, ops.Tanh()),
+    (FLAT, ops.Square()),
+    (FLAT, ops.Exp()),
+    (FLAT, ops.Softmax()),
+    ((3, 2, 4), ops.Softmax()),
+    ((3, 2), ops.Softmax()),
     (FLAT, ops.Clip(-0.5, 0.75)),
     (FLAT, ops.Clip(-np.inf, 0.25)),
     (FLAT, ops.Clip(0.125, np.inf)),
@@ -104,7 +109,8 @@ def test_each_operator_alone_and_between_layers(shape, op):
 
 def test_every_operator_is_covered():
     alone = {type(op) for _, op in OPERATORS}
-    assert alone | {ops.Add, ops.Subtract, ops.Concat} == set(ops.Op.__args__)
+    pairs = {op for op, _, _ in (*RESIDUAL, *QUOTIENT)}
+    assert alone | {type(op) for op in pairs} == set(ops.Op.__args__)
 
 
 RESIDUAL = [
@@ -129,7 +135,19 @@ JOINED = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "steps"), [(FLAT, RESIDUAL), (IMAGE, JOINED)])
+QUOTIENT = [
+    (ops.Gemm(normal(5, 5), normal(5)), ["x"], "a"),
+    (ops.Multiply(), ["a", "x"], "b"),
+    (ops.Square(), ["b"], "c"),
+    (ops.AddConstant(single([1.0])), ["c"], "d"),
+    (ops.Divide(), ["a", "d"], "e"),
+    (ops.Reciprocal(), ["d"], "f"),
+    (ops.Multiply(), ["f", "f"], "g"),
+    (ops.Divide(), ["g", "d"], "h"),
+]
+
+
+@pytest.mark.parametrize(("shape", "steps"), [(FLAT, RESIDUAL), (IMAGE, JOINED), (FLAT, QUOTIENT)])
 def test_branches_join(shape, steps):
     for length in range(1, len(steps) + 1):
         assert_same(graph(shape, *steps[:length]))

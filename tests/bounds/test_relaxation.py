@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sutura.bounds.relaxation import CURVE_ERROR, LINES, RANGES
-from sutura.network.ops import LeakyRelu, Relu, Sigmoid, Tanh
+from sutura.bounds.relaxation import CURVE_ERROR, EXP_ERROR, LINES, RANGES
+from sutura.network.ops import Exp, LeakyRelu, Reciprocal, Relu, Sigmoid, Square, Tanh
 
 WIDE = np.longdouble
 LEAKY = [LeakyRelu(float(np.float32(s))) for s in (0.0, 0.01, 0.99, 1.0, 1.5, 40.0, -0.3, -2.0)]
@@ -34,6 +34,12 @@ def exact(op, x):
             return np.tanh(x)
         case Sigmoid():
             return WIDE(0.5) * (1 + np.tanh(WIDE(0.5) * x))
+        case Square():
+            return x * x
+        case Reciprocal():
+            return 1 / x
+        case Exp():
+            return np.exp(x)
 
 
 def samples(low, high):
@@ -99,6 +105,75 @@ def test_ranges_hold_what_the_activation_reaches(op, low, high):
     y = exact(op, samples(low, high))
     error = CURVE_ERROR if op in CURVES else 0.0
     assert least[0, 0] <= y.min() - error and y.max() + error <= most[0, 0]
+
+
+CONVEX = {
+    Square(): (2.0**-24, [*ENDS, (1e18, 1e19), (-1e19, 3.0)]),
+    Reciprocal(): (
+        2.0**-24,
+        [(0.5, 2.0), (-2.0, -0.5), (1e-3, 1e3), (-1e30, -1e-30), (3.0, 3.0), (1e-37, 2e-37), (7.0, 3e38)],
+    ),
+    Exp(): (
+        EXP_ERROR,
+        [(-1.0, 1.0), (0.0, 0.0), (-3.0, 7.0), (80.0, 88.0), (-200.0, -1.0), (-1e4, 0.0), (5.0, 5.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("op", "low", "high"), [(op, *ends) for op in CONVEX for ends in CONVEX[op][1]])
+def test_lines_and_ranges_of_convex_activations_leave_room_for_the_runtime(op, low, high):
+    x = samples(low, high)
+    with np.errstate(all="ignore"):
+        below, above = lines_at(op, low, high, x)
+        least, most = RANGES[type(op)](np.array([[low]]), np.array([[high]]), op)
+    y = exact(op, x)
+    error = CONVEX[op][0] * abs(y) + WIDE(2.0) ** -126 * 0.99
+    assert np.isfinite(below).all()
+    assert (below <= y - error).all() and (y + error <= above).all()
+    floor = -np.inf if op == Reciprocal() and high < 0 else 0.0
+    assert least[0, 0] <= max(floor, (y - error).min())
+    assert (y + error).max() <= most[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("op", "low", "high"),
+    [(Square(), -1.0, 1e20), (Exp(), 0.0, 100.0), (Exp(), -1.0, 1e4), (Reciprocal(), 1e-39, 1.0)],
+    ids=str,
+)
+def test_what_may_overflow_has_no_upper_line(op, low, high):
+    with np.errstate(all="ignore"):
+        made = LINES[type(op)](np.array([[low]]), np.array([[high]]), op)
+        most = RANGES[type(op)](np.array([[low]]), np.array([[high]]), op)[1]
+    assert not np.isfinite(made.upper_offset[0, 0]) and most[0, 0] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (-1e-40, -1e-41), (0.0, 0.0)]
+)
+def test_a_reciprocal_across_zero_is_anything(low, high):
+    made = LINES[Reciprocal](np.array([[low]]), np.array([[high]]), Reciprocal())
+    assert (made.lower_offset[0, 0], made.upper_offset[0, 0]) == (-np.inf, np.inf)
+    assert [v[0, 0] for v in RANGES[Reciprocal](np.array([[low]]), np.array([[high]]), Reciprocal())] == [
+        -np.inf,
+        np.inf,
+    ]
+
+
+def test_convex_lines_by_hand():
+    # x^2 on [-1, 3]: chord 2x + 3, tangent of slope 2 below: 2x - 1.  1/x on [1, 4]: chord (5 - x) / 4,
+    # tangent of slope -1/4 at 2: 1 - x/4.  e^x on [0, 2]: tangent at 1: e x.
+    made = LINES[Square](np.array([[-1.0]]), np.array([[3.0]]), Square())
+    assert (made.lower_slope[0, 0], made.upper_slope[0, 0]) == (2.0, 2.0)
+    assert (made.lower_offset[0, 0], made.upper_offset[0, 0]) == pytest.approx((-1.0, 3.0), abs=1e-5)
+    made = LINES[Reciprocal](np.array([[1.0]]), np.array([[4.0]]), Reciprocal())
+    assert (made.lower_slope[0, 0], made.upper_slope[0, 0]) == (-0.25, -0.25)
+    assert (made.lower_offset[0, 0], made.upper_offset[0, 0]) == pytest.approx((1.0, 1.25), abs=1e-6)
+    made = LINES[Exp](np.array([[0.0]]), np.array([[2.0]]), Exp())
+    assert made.lower_slope[0, 0] == pytest.approx(np.e) and made.lower_offset[0, 0] == pytest.approx(
+        0, abs=1e-5
+    )
+    assert made.upper_slope[0, 0] == pytest.approx((np.e**2 - 1) / 2)
+    assert made.upper_offset[0, 0] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_relu_lines_by_hand():

@@ -53,7 +53,95 @@ def exported_flatten():
     return model(nodes, {"zero": np.array(0, np.int64), "axes": ints(0), "rest": ints(-1)}, shape=IMAGE)
 
 
+def bare(operator, inputs="x", weights=None, *, shape=(3, 4), outputs="y", **attributes):
+    """A model without a batch axis."""
+    return model([node(operator, inputs, outputs, **attributes)], weights, shape=shape, opset=18)
+
+
 CASES = {
+    "absolute": (one("Abs"), ops.LeakyRelu),
+    "bare_add": (bare("Add", "x k", {"k": numbers(3, 1)}), ops.AddConstant),
+    "bare_concat": (bare("Concat", "x x", axis=0), ops.Concat),
+    "bare_concat_constants": (
+        bare("Concat", "k x h x", {"k": numbers(2, 4), "h": numbers(1, 4)}, axis=0),
+        ops.Take,
+    ),
+    "bare_conv": (
+        bare("Conv", "x w", {"w": numbers(2, 2, 2, 2)}, shape=(1, 2, 4, 3)),
+        ops.Conv,
+    ),
+    "bare_expand": (bare("Expand", "x t", {"t": ints(2, 3, 4)}, shape=(3, 1)), ops.Take),
+    "bare_flatten": (bare("Flatten", axis=0), ops.Reshape),
+    "bare_flatten_middle": (bare("Flatten", shape=(2, 3, 2), axis=2), ops.Reshape),
+    "bare_gather": (bare("Gather", "x i", {"i": ints(2, 0)}, axis=0), ops.Take),
+    "bare_gemm_after_unsqueeze": (
+        model(
+            [node("Unsqueeze", "x a", "u"), node("Gemm", "u w b", "y")],
+            {"a": ints(0), "w": numbers(5, 2), "b": numbers(2)},
+            shape=(5,),
+        ),
+        ops.Gemm,
+    ),
+    "bare_line": (bare("Relu", shape=(5,)), ops.Relu),
+    "bare_matmul": (bare("MatMul", "x w", {"w": numbers(5, 2)}, shape=(5,)), ops.MatMul),
+    "bare_pad": (bare("Pad", "x p", {"p": ints(1, 0, 2, 1)}), ops.Pad),
+    "bare_reshape": (bare("Reshape", "x t", {"t": ints(2, -1)}), ops.Reshape),
+    "bare_reshape_copied": (bare("Reshape", "x t", {"t": ints(0, 2, -1)}), ops.Reshape),
+    "bare_shape": (
+        model(
+            [node("Shape", "x", "s"), node("ConstantOfShape", "s", "k"), node("Sub", "x k", "y")],
+            shape=(3, 4),
+        ),
+        ops.SubtractConstant,
+    ),
+    "bare_slice": (bare("Slice", "x a b", {"a": ints(-2, 1), "b": ints(9, 3)}), ops.Take),
+    "bare_split": (
+        model(
+            [node("Split", "x", "a b", num_outputs=2), node("Sub", "b a", "y")],
+            shape=(4, 3),
+            opset=18,
+        ),
+        ops.Take,
+    ),
+    "bare_transpose": (bare("Transpose"), ops.Transpose),
+    "bare_unsqueeze": (bare("Unsqueeze", "x a", {"a": ints(0, -1)}), ops.Reshape),
+    "batch_moved": (bare("Transpose", shape=(1, 4), perm=[1, 0]), ops.Transpose),
+    "batch_dropped": (bare("Reshape", "x t", {"t": ints(-1)}, shape=(1, 2, 3)), ops.Reshape),
+    "divide_two": (
+        model(
+            [node("Sigmoid", "x", "s"), node("Add", "s k", "t"), node("Div", "x t", "y")],
+            {"k": np.float32(1)},
+            shape=IMAGE,
+        ),
+        ops.Divide,
+    ),
+    "exponential": (one("Exp"), ops.Exp),
+    "multiply_self": (one("Mul", "x x"), ops.Square),
+    "multiply_two": (model([node("Tanh", "x", "t"), node("Mul", "t x", "y")], shape=IMAGE), ops.Multiply),
+    "power": (one("Pow", "x k", {"k": np.float32(2)}), ops.Square),
+    "power_int": (one("Pow", "x k", {"k": np.array([2], np.int64)}), ops.Square),
+    "reciprocal": (
+        model([node("Exp", "x", "s"), node("Reciprocal", "s", "y")], shape=IMAGE),
+        ops.Reciprocal,
+    ),
+    "expand": (one("Expand", "x t", {"t": ints(1, 2, 7, 6)}, shape=("N", 2, 1, 6)), ops.Take),
+    "join_constant": (
+        one("Concat", "x k", {"k": numbers(1, 3, 4)}, shape=(1, 2, 4), axis=1),
+        ops.Pad,
+    ),
+    "negative": (one("Neg"), ops.SubtractConstant),
+    "split": (
+        model(
+            [node("Split", "x s", "a b c", axis=-1), node("Sub", "c b", "y")],
+            {"s": ints(2, 2, 2)},
+            shape=IMAGE,
+        ),
+        ops.Take,
+    ),
+    "split_later_output": (
+        model([node("Split", "x", "a y", axis=1, split=[1, 1])], shape=IMAGE, opset=11),
+        ops.Take,
+    ),
     "add": (with_constant("Add", numbers(1, 2, 1, 1)), ops.AddConstant),
     "add_first": (with_constant("Add", numbers(6), first=True), ops.AddConstant),
     "add_wider": (with_constant("Add", numbers(3, 5), shape=("N", 3, 1)), ops.AddConstant),
@@ -150,6 +238,9 @@ CASES = {
     "reshape_batch_inferred": (one("Reshape", "x t", {"t": ints(-1, 3, 28)}), ops.Reshape),
     "reshape_copied": (one("Reshape", "x t", {"t": ints(0, 0, 42)}), ops.Reshape),
     "sigmoid": (one("Sigmoid"), ops.Sigmoid),
+    "softmax": (one("Softmax"), ops.Softmax),
+    "softmax_bare": (bare("Softmax", axis=1), ops.Softmax),
+    "softmax_old": (one("Softmax", shape=("N", 5), opset=11), ops.Softmax),
     "slice": (
         one("Slice", "x a b c d", {"a": ints(-1), "b": ints(-99), "c": ints(3), "d": ints(-2)}),
         ops.Take,
@@ -211,6 +302,36 @@ def test_spatial_means_are_global_average_pools(name):
     for other in (data, write_onnx(network)):
         difference = run(open_session(other), x) - evaluate(network, x.astype(np.float64))
         assert np.max(np.abs(difference)) < 1e-6
+
+
+SUMS = {
+    "sum_all": (bare("ReduceSum"), lambda x: x.sum(axis=(1, 2), keepdims=True)),
+    "sum_first": (bare("ReduceSum", "x a", {"a": ints(0)}, keepdims=0), lambda x: x.sum(axis=1)),
+    "sum_batched": (
+        one("ReduceSum", "x a", {"a": ints(-3, 3)}, keepdims=1),
+        lambda x: x.sum(axis=(1, 3), keepdims=True),
+    ),
+    "sum_old": (one("ReduceSum", opset=11, axes=[2]), lambda x: x.sum(axis=2, keepdims=True)),
+    "sum_nothing": (bare("ReduceSum", "x a", {"a": ints()}, noop_with_empty_axes=1), lambda x: x),
+    "mean_last": (bare("ReduceMean", "x a", {"a": ints(1)}), lambda x: x.mean(axis=2, keepdims=True)),
+    "mean_sequence": (
+        one("ReduceMean", "x a", {"a": ints(1)}, shape=("N", 5, 3), opset=18, keepdims=0),
+        lambda x: x.mean(axis=1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_and_means_over_any_axes(name):
+    data, expected = SUMS[name]
+    network = parse_onnx(data, name)
+    x = numbers(3, *network.input_shape)
+    wide = expected(x.astype(np.float64))
+    assert evaluate(network, x.astype(np.float64)) == pytest.approx(wide, abs=1e-12)
+    for other in (data, write_onnx(network)):
+        found = run(open_session(other), x)
+        assert found.shape == wide.shape
+        assert np.max(np.abs(found - wide)) < 1e-5
 
 
 def test_tables_agree_on_the_vocabulary():

@@ -32,7 +32,7 @@ REFUSED = {
     "attribute_unknown": (one("Relu", leak=0.1), "attribute 'leak'"),
     "average_ceil": (one("AveragePool", kernel_shape=[5, 5], strides=[2, 2], ceil_mode=1), "ceil_mode=0"),
     "average_pads": (one("AveragePool", kernel_shape=[2, 2], pads=[2, 0, 0, 0]), "smaller than the kernel"),
-    "batch_fixed": (model([node("Relu", "x", "y")], shape=(7, 4)), "batches of 7"),
+    "batch_fixed": (one("Gemm", "x w", {"w": numbers(4, 2)}, shape=(7, 4)), "batch axis of length 1"),
     "batch_mixed_add": (one("Add", "x k", {"k": numbers(3, 2, 6, 6)}), "batch axis"),
     "batch_mixed_concat": (one("Concat", "x x", axis=0), "batch axis"),
     "batch_mixed_flatten": (one("Flatten", axis=0), "batch axis"),
@@ -43,7 +43,8 @@ REFUSED = {
     "batch_mixed_squeeze": (one("Squeeze"), "batch axis"),
     "batch_mixed_transpose": (one("Transpose"), "batch axis must stay first"),
     "batch_mixed_unsqueeze": (one("Unsqueeze", "x a", {"a": ints(0)}), "batch axis"),
-    "batch_none": (model([node("Relu", "x", "y")], shape=(5,)), "export with a batch axis"),
+    "batch_none": (model([node("Relu", "x", "y")], shape=("L",)), "unknown length"),
+    "batch_nor_any_axis": (model([node("Relu", "x", "y")], shape=()), "single number"),
     "batch_reshaped_to_one": (one("Reshape", "x t", {"t": ints(1, -1, 6)}), "batch axis to 1"),
     "clip_empty": (one("Clip", "x a b", {"a": np.float32(2), "b": np.float32(1)}), "holds nothing"),
     "constant_output": (model([node("Relu", "k", "y")], {"k": numbers(3)}), "constant"),
@@ -53,7 +54,11 @@ REFUSED = {
         one("Conv", "x w", {"w": numbers(1, 2, 2, 2)}, auto_pad="SAME_UPPER", strides=[3, 1]),
         "explicit pads",
     ),
-    "divide_by_input": (one("Div", "k x", {"k": np.float32(1)}), "divides by an activation"),
+    "declared_without_batch": (
+        model([node("Relu", "x", "y")], shape=(3, 4), output=[1, 3, 4]),
+        "declared as",
+    ),
+    "divide_by_input": (one("Div", "k x", {"k": np.float32(1)}), "divides a constant by an activation"),
     "divide_by_zero": (one("Div", "x k", {"k": np.float32(0)}), "holds zero"),
     "double_input": (ends([("x", TensorProto.DOUBLE, ["N", 4])], [Y]), "not a float32 tensor"),
     "double_weight": (one("Add", "x k", {"k": np.ones(6)}), "'k' has type double"),
@@ -65,7 +70,10 @@ REFUSED = {
         model([node("MaxPool", "x", "m i", kernel_shape=[2, 2]), node("Sub", "m i", "y")], shape=IMAGE),
         "indices",
     ),
-    "multiply_two": (one("Mul", "x x"), "multiplies two activations"),
+    "multiply_wider": (
+        model([node("ReduceSum", "x", "s", axes=[3]), node("Mul", "s x", "y")], shape=IMAGE, opset=11),
+        "make them equal",
+    ),
     "norm_negative": (
         one("BatchNormalization", "x k k k v", {"k": numbers(2), "v": np.float32([1, -1])}),
         "variance",
@@ -80,9 +88,26 @@ REFUSED = {
     "outputs_two": (ends([("x", FLOAT, ["N", 4])], [Y, ("z", FLOAT, None)]), "one output and has 2"),
     "pad_negative": (one("Pad", "x p", {"p": ints(0, 0, -1, 0, 0, 0, 0, 0)}), "negative"),
     "pad_reflect": (one("Pad", "x p", {"p": ints(0, 0, 1, 0, 0, 0, 0, 0)}, mode="reflect"), "constant"),
+    "expand_batch": (one("Expand", "x t", {"t": ints(3, 2, 6, 6)}), "batch axis"),
+    "expand_misfit": (one("Expand", "x t", {"t": ints(5, 6)}), "cannot expand"),
+    "join_constant_to_any_batch": (one("Concat", "x k", {"k": numbers(1, 1, 6, 6)}, axis=1), "any length"),
+    "join_constant_misfit": (
+        one("Concat", "x k", {"k": numbers(2, 5)}, shape=(3, 4)),
+        "joins a constant of 2x5",
+    ),
+    "power_three": (one("Pow", "x k", {"k": np.float32(3)}), "another power"),
+    "power_of_constant": (one("Pow", "k x", {"k": np.float32(2)}), "must be a constant"),
     "slice_empty": (one("Slice", "x a b c", {"a": ints(3), "b": ints(3), "c": ints(2)}), "keeps 0 entries"),
-    "softmax": (one("Softmax"), r"node 'Softmax_y' \(Softmax\) operator is not supported"),
+    "softmax_other_axis": (one("Softmax", axis=1), "not over the last axis"),
+    "softmax_old_axis": (one("Softmax", opset=11), "not over the last axis"),
+    "unknown_operator": (one("Erf"), r"node 'Erf_y' \(Erf\) operator is not supported"),
+    "split_misfit": (
+        model([node("Split", "x s", "y z", axis=1)], {"s": ints(1, 2)}, shape=IMAGE),
+        "an axis of length 2 into",
+    ),
     "squeeze_nothing": (one("Squeeze", "x a", {"a": ints()}), "names no axes"),
+    "sum_over_batch": (one("ReduceSum"), "the batch axis"),
+    "sum_twice": (one("ReduceSum", "x a", {"a": ints(1, -3)}), "an axis twice"),
     "weight_nan": (one("MatMul", "x w", {"w": numbers(6, 2) * np.float32(np.nan)}), "'w' holds numbers"),
 }
 
@@ -97,8 +122,8 @@ def test_refused_with_a_reason(name):
 
 
 def test_all_unsupported_nodes_at_once():
-    nodes = [node("Erf", "x", "a"), node("Relu", "a", "b"), node("Mul", "x x", "c"), node("Add", "b c", "y")]
-    with pytest.raises(NetworkError, match=r"2 of 4 nodes.*Erf_a.*Mul_c.*multiplies"):
+    nodes = [node("Erf", "x", "a"), node("Relu", "a", "b"), node("Pow", "x x", "c"), node("Add", "b c", "y")]
+    with pytest.raises(NetworkError, match=r"2 of 4 nodes.*Erf_a.*Pow_c.*must be a constant"):
         parse_onnx(model(nodes), "net.onnx")
     report = inspect_onnx(model(nodes), "net.onnx")
     assert [n.supported for n in report.nodes] == [False, False, False, False]

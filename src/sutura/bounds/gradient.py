@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sutura.bounds.program import Affine, Elementwise, MaxOf, Program
-from sutura.network.ops import LeakyRelu, Relu, Sigmoid, Tanh
+from sutura.network.ops import Exp, LeakyRelu, Reciprocal, Relu, Sigmoid, Square, Tanh
 
 Array = Float64[np.ndarray, "batch n"]
 
@@ -62,9 +62,24 @@ def _sigmoid_slope(x: Array, _: Sigmoid) -> Array:
     return y * (1.0 - y)
 
 
+def _square_slope(x: Array, _: Square) -> Array:
+    return 2.0 * x
+
+
+def _reciprocal_slope(x: Array, _: Reciprocal) -> Array:
+    return -1.0 / (x * x)
+
+
+def _exp_slope(x: Array, _: Exp) -> Array:
+    return np.exp(x)
+
+
 SLOPES: Mapping[type, Callable[[Array, Any], Array]] = {
     Relu: _relu_slope,
     LeakyRelu: _leaky_slope,
     Sigmoid: _sigmoid_slope,
     Tanh: _tanh_slope,
+    Square: _square_slope,
+    Reciprocal: _reciprocal_slope,
+    Exp: _exp_slope,
 }

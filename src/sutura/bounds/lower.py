@@ -38,6 +38,12 @@ NORMALIZATION_ROUNDINGS = 8
 """Covers BatchNormalization as written (5) and folded into the weights before it by the runtime."""
 
 
+SOFTMAX_ROUNDINGS, SOFTMAX_CAP, SOFTMAX_TAIL = 256, 80.0, 2048.0
+"""Beyond one a summand: x - max errs by 2^-24 of at most 104, past which exp is zero, above and below; the
+rest covers an exp that errs by 16 units, and the division. Differences above the cap count as it, which
+errs by e^-80: the tail, in smallest normal float32 numbers."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Hold:
     """A neuron gate seen by the bounds: where `mask` is set, the value is the constant `value`."""
@@ -82,6 +88,8 @@ def _check_size(network: Network, node: Node) -> None:
         entries, most = outputs * math.prod(network.shapes[node.inputs[0]]), DENSE_LIMIT
     elif isinstance(op, ops.Conv):
         entries = outputs * math.prod(op.weight.shape[1:])
+    elif isinstance(op, ops.Softmax):
+        entries = 2 * outputs * network.shapes[node.output][-1]
     elif isinstance(op, ops.AveragePool | ops.MaxPool):
         entries = outputs * math.prod(op.kernel)
     if entries > most:
@@ -199,6 +207,51 @@ def _two_sources(node: Node, network: Network, inputs: tuple[int, ...], _: int) 
     zero = np.zeros(math.prod(shape))
     weights = (spread[0], csr_array(sign * spread[1]))
     return [Affine(inputs, weights, zero, (spread[0], spread[1]), zero, 1, flush=underflow(1, 1.0))]
+
+
+def _product(node: Node, network: Network, inputs: tuple[int, ...], count: int) -> list[Layer]:
+    """a * b = ((a + b)^2 - (a - b)^2) / 4, exact over the reals: the sums are charged no rounding."""
+    size = _inputs(network, node)
+    eye, zero = csr_array(eye_array(size)), np.zeros(size)
+    sums = [Affine(inputs, (eye, csr_array(sign * eye)), zero, (eye, eye), zero, 0) for sign in (1.0, -1.0)]
+    squares = [Elementwise(count + 1, ops.Square(), size), Elementwise(count + 2, ops.Square(), size)]
+    part, terms = csr_array(0.25 * eye), (count + 3, count + 4)
+    last = Affine(terms, (part, csr_array(-part)), zero, (part, part), zero, 1, flush=underflow(1, 1.0))
+    return [*sums, *squares, last]
+
+
+def _quotient(node: Node, network: Network, inputs: tuple[int, ...], count: int) -> list[Layer]:
+    """a / b = a * (1 / b)."""
+    inverse = Elementwise(inputs[1], ops.Reciprocal(), _inputs(network, node))
+    return [inverse, *_product(node, network, (inputs[0], count + 1), count + 1)]
+
+
+def _softmax(node: Node, network: Network, inputs: tuple[int, ...], count: int) -> list[Layer]:
+    """y_i = 1 / (1 + sum over j of exp(min(x_j - x_i, cap))); of two numbers, the sigmoid of x_i - x_j."""
+    shape = network.shapes[node.output]
+    size, n = math.prod(shape), shape[-1]
+    pairs = size * (n - 1)
+    i, rows = np.repeat(np.arange(size), n - 1), np.arange(pairs)
+    order = np.arange(n)[None, :].repeat(n, 0)[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    j = (np.arange(0, size, n)[:, None, None] + order[None]).reshape(-1)
+    at = (np.tile(rows, 2), np.concatenate([i, j]))
+    ends = csr_array((np.repeat([1.0, -1.0], pairs), at), shape=(pairs, size))
+    whole, back = abs(ends), csr_array(-eye_array(pairs))
+    full, zero = np.full(pairs, SOFTMAX_CAP), np.zeros(pairs)
+    total = csr_array((np.ones(pairs), (i, rows)), shape=(size, pairs))
+    last = _affine(csr_array(eye_array(size)), None, count + (2 if n == 2 else 6), SOFTMAX_ROUNDINGS + n)
+    if n == 2:
+        apart = Affine(inputs, (ends,), zero, (whole,), zero, 0)
+        return [apart, Elementwise(count + 1, ops.Sigmoid(), size), last]
+    return [
+        Affine(inputs, (ends,), full, (whole,), full, 0),
+        Elementwise(count + 1, ops.Relu(), pairs),
+        Affine((count + 2,), (back,), full, (abs(back),), full, 0),
+        Elementwise(count + 3, ops.Exp(), pairs),
+        _affine(total, np.ones(size), count + 4, 0),
+        Elementwise(count + 5, ops.Reciprocal(), size),
+        replace(last, flush=last.flush + SOFTMAX_TAIL),
+    ]
 
 
 def _conv(node: Node, network: Network, inputs: tuple[int, ...], _: int) -> list[Layer]:
@@ -423,6 +476,8 @@ RULES: Mapping[type, Callable[[Node, Network, tuple[int, ...], int], list[Layer]
     ops.DivideConstant: _elementwise_constant,
     ops.Add: _two_sources,
     ops.Subtract: _two_sources,
+    ops.Multiply: _product,
+    ops.Divide: _quotient,
     ops.Conv: _conv,
     ops.BatchNormalization: _batch_normalization,
     ops.AveragePool: _average_pool,
@@ -437,5 +492,9 @@ RULES: Mapping[type, Callable[[Node, Network, tuple[int, ...], int], list[Layer]
     ops.LeakyRelu: _activation,
     ops.Sigmoid: _activation,
     ops.Tanh: _activation,
+    ops.Square: _activation,
+    ops.Reciprocal: _activation,
+    ops.Exp: _activation,
+    ops.Softmax: _softmax,
     ops.Clip: _clip,
 }

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.sparse import csr_array
 
-from sutura.network.ops import LeakyRelu, Relu, Sigmoid, Tanh
+from sutura.network.ops import Exp, LeakyRelu, Reciprocal, Relu, Sigmoid, Square, Tanh
 
 Matrix = np.ndarray | csr_array
 """[n_out, n_in], dense float64 or sparse."""
@@ -46,7 +46,7 @@ class Elementwise:
     """An activation applied to every entry of one layer."""
 
     source: int
-    op: Relu | LeakyRelu | Sigmoid | Tanh
+    op: Relu | LeakyRelu | Sigmoid | Tanh | Square | Reciprocal | Exp
     size: int
 
 
@@ -122,9 +122,26 @@ def _tanh(x: np.ndarray, _: Tanh) -> np.ndarray:
     return np.tanh(x)
 
 
+def _square(x: np.ndarray, _: Square) -> np.ndarray:
+    return x * x
+
+
+def _reciprocal(x: np.ndarray, _: Reciprocal) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return 1.0 / x
+
+
+def _exp(x: np.ndarray, _: Exp) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.exp(x)
+
+
 ACTIVATIONS: Mapping[type, Callable[[np.ndarray, Any], np.ndarray]] = {
     Relu: _relu,
     LeakyRelu: _leaky_relu,
     Sigmoid: _sigmoid,
     Tanh: _tanh,
+    Square: _square,
+    Reciprocal: _reciprocal,
+    Exp: _exp,
 }

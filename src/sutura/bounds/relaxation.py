@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from sutura.bounds.rounding import FLOAT32_ANY_ORDER, SMALLEST_NORMAL32
-from sutura.network.ops import LeakyRelu, Relu, Sigmoid, Tanh
+from sutura.bounds.rounding import FLOAT32_ANY_ORDER, OVERFLOW_GUARD, SMALLEST_NORMAL32
+from sutura.network.ops import Exp, LeakyRelu, Reciprocal, Relu, Sigmoid, Square, Tanh
 
 CURVE_ERROR = 4e-7
 """Absolute error that a runtime's Sigmoid and Tanh may have on any float32 input: an assumption."""
+
+EXP_ERROR = 2.0**-21
+"""Relative error that a runtime's Exp may have on any float32 input: an assumption."""
 
 UNDERFLOW64 = 2.0**-1060
 
@@ -95,6 +98,88 @@ def _s_curve(
     return Lines(lower_slope, lower, upper_slope, upper)
 
 
+def square(low: Array, high: Array, _: Square) -> Lines:
+    """The chord above, the tangent at the middle below; min of x^2 - t x is -t^2 / 4 for any slope t."""
+    slope, size = low + high, np.maximum(low * low, high * high)
+    error = _rounded_once(size)
+    above = np.maximum(low * low - slope * low, high * high - slope * high)
+    upper = np.where(size < OVERFLOW_GUARD, _up(above, 4.0 * size) + error, np.inf)
+    return Lines(slope, -_up(slope * slope / 4.0, 4.0 * size) - error, slope, upper)
+
+
+def reciprocal(low: Array, high: Array, _: Reciprocal) -> Lines:
+    """On one side of zero parallel lines: the chord, and the tangent of its slope; nothing elsewhere.
+
+    On the positive side the minimum of 1/x - s x is 2 sqrt(-s) for any s < 0; the negative side mirrors it.
+    """
+    sided, near, far = _sided(low, high)
+    slope = np.where(sided, -1.0 / (near * far), 0.0)
+    chord = np.maximum(1.0 / near - slope * near, 1.0 / far - slope * far)
+    error = _rounded_once(1.0 / near)
+    upper = np.where(1.0 / near < OVERFLOW_GUARD, _up(chord, 8.0 / near) + error, np.inf)
+    lower = -_up(-2.0 * np.sqrt(-slope), 8.0 / near) - error
+    ends = np.where(low > 0, lower, -upper), np.where(low > 0, upper, -lower)
+    return Lines(slope, np.where(sided, ends[0], -np.inf), slope, np.where(sided, ends[1], np.inf))
+
+
+def _sided(low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Where no number is zero or near enough to be taken for it, and the distances of the ends (else 1)."""
+    sided = (low >= SMALLEST_NORMAL32) | (high <= -SMALLEST_NORMAL32)
+    near, far = np.minimum(abs(low), abs(high)), np.maximum(abs(low), abs(high))
+    return sided, np.where(sided, near, 1.0), np.where(sided, far, 1.0)
+
+
+def _rounded_once(size: Array) -> Array:
+    """What one correctly rounded operation may err on results up to `size`, flushed to zero or not."""
+    return FLOAT32_ANY_ORDER.unit * 1.001 * size + SMALLEST_NORMAL32
+
+
+def exp(low: Array, high: Array, _: Exp) -> Lines:
+    """The chord above, the tangent at the middle below; min of e^x - t x is t (1 - ln t) for any t > 0."""
+    at_low, at_high = np.exp(low), np.exp(high)
+    width = high - low
+    slope = np.where(width > 1e-6, (at_high - at_low) / np.where(width > 1e-6, width, 1.0), at_low)
+    reach = 1e-13 * (at_high + slope * np.maximum(abs(low), abs(high)))
+    error = EXP_ERROR * at_high + SMALLEST_NORMAL32
+    above = np.maximum(at_low - slope * low, at_high - slope * high) + reach + error
+    middle = (low + high) / 2.0
+    tangent = np.exp(middle)
+    below = np.where(tangent > 0, tangent * (1.0 - np.log(np.where(tangent > 0, tangent, 1.0))), 0.0)
+    below = below - 1e-13 * tangent * (1.0 + abs(middle)) - error
+    return Lines(tangent, below, slope, np.where(at_high < OVERFLOW_GUARD, above, np.inf))
+
+
+def square_range(low: Array, high: Array, _: Square) -> tuple[Array, Array]:
+    """Ends, and zero where the sign changes; a square is never negative."""
+    least, most = np.minimum(low * low, high * high), np.maximum(low * low, high * high)
+    least = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(least, OVERFLOW_GUARD))
+    upper = np.where(most < OVERFLOW_GUARD, most + 1.0001 * _rounded_once(most), np.inf)
+    return _promised(low, high, np.maximum(0.0, least - 1.0001 * _rounded_once(least)), upper)
+
+
+def reciprocal_range(low: Array, high: Array, _: Reciprocal) -> tuple[Array, Array]:
+    """Ends, on one side of zero; everything elsewhere."""
+    sided, near, far = _sided(low, high)
+    most = 1.0 / near
+    upper = np.where(most < OVERFLOW_GUARD, most + 1.0001 * _rounded_once(most), np.inf)
+    least = np.maximum(0.0, 1.0 / far - 1.0001 * _rounded_once(1.0 / far))
+    ends = np.where(low > 0, least, -upper), np.where(low > 0, upper, -least)
+    return np.where(sided, ends[0], -np.inf), np.where(sided, ends[1], np.inf)
+
+
+def exp_range(low: Array, high: Array, _: Exp) -> tuple[Array, Array]:
+    """Ends, never negative."""
+    least, most = np.minimum(np.exp(low), OVERFLOW_GUARD), np.exp(high)
+    upper = np.where(most < OVERFLOW_GUARD, most + 1.001 * EXP_ERROR * most + SMALLEST_NORMAL32, np.inf)
+    return _promised(low, high, np.maximum(0.0, least - 1.001 * EXP_ERROR * least - SMALLEST_NORMAL32), upper)
+
+
+def _promised(low: Array, high: Array, least: Array, most: Array) -> tuple[Array, Array]:
+    """Nothing is promised of what may be not-a-number: where nothing is known of the input."""
+    lost = np.isinf(low) & np.isinf(high) & (low < high)
+    return np.where(lost, -np.inf, least), np.where(lost, np.inf, most)
+
+
 def relu_range(low: Array, high: Array, _: Relu) -> tuple[Array, Array]:
     """Exact."""
     return np.maximum(low, 0.0), np.maximum(high, 0.0)
@@ -120,6 +205,9 @@ LINES: Mapping[type, Callable[[Array, Array, Any], Lines]] = {
     LeakyRelu: leaky_relu,
     Sigmoid: sigmoid,
     Tanh: tanh,
+    Square: square,
+    Reciprocal: reciprocal,
+    Exp: exp,
 }
 
 RANGES: Mapping[type, Callable[[Array, Array, Any], tuple[Array, Array]]] = {
@@ -127,6 +215,9 @@ RANGES: Mapping[type, Callable[[Array, Array, Any], tuple[Array, Array]]] = {
     LeakyRelu: leaky_range,
     Sigmoid: _curve_range(lambda x: 0.5 * (1.0 + np.tanh(0.5 * x))),
     Tanh: _curve_range(np.tanh),
+    Square: square_range,
+    Reciprocal: reciprocal_range,
+    Exp: exp_range,
 }
 
 PIECEWISE_LINEAR = (Relu, LeakyRelu)

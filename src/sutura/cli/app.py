@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -13,12 +15,24 @@ COMMANDS = {
     "verify": "Decide whether a network has its properties.",
     "repair": "Make a network provably have its properties.",
     "check": "Check a repaired network's certificate independently.",
+    "supports": "Answer the VNN-LIB questions on what is supported.",
 }
-"""Command -> what it does; the command lives in the module of that name."""
+"""Command -> what it does; the command lives in the module of that name, or in one named below."""
+
+ELSEWHERE = {"supports": "standard"}
+
+
+STARTED = "sutura.started"
+"""Under this name the context of a command holds the monotonic time at which it was asked for."""
 
 
 class Commands(click.Group):
     """Imports a command only when it is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Note the time first: limits count what a command takes to import."""
+        ctx.meta[STARTED] = time.monotonic()
+        return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""
@@ -28,7 +42,7 @@ class Commands(click.Group):
         """The command object of a module."""
         if cmd_name not in COMMANDS:
             return None
-        return import_module(f"sutura.cli.{cmd_name}").command
+        return import_module(f"sutura.cli.{ELSEWHERE.get(cmd_name, cmd_name)}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """From the table, without importing anything."""
@@ -36,10 +50,20 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _say_name(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo("sutura")
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sutura")
+@click.version_option(__version__, message="%(version)s")
+@click.option(
+    "--name", is_flag=True, is_eager=True, expose_value=False, callback=_say_name, help="Show the name."
+)
 def main() -> None:
     """Repair neural networks correctly: gates where one can go wrong, and a certificate anyone can check.
 
-    Exit codes: 0 holds or done, 1 violated or refused, 2 bad input, 3 unknown.
+    Exit codes: 0 holds or done, 1 violated or refused, 2 bad input, 3 unknown. The VNN-LIB form of verify
+    answers in words, and its code is 0 whatever the answer.
     """

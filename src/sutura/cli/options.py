@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+network = click.option(
+    "--network", metavar="NAME=FILE", multiple=True, help="The network that a VNN-LIB query declares."
+)
+assignments = click.option(
+    "--serialise-assignments",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the assignment as TensorProto files; with --network.",
+)
 timeout = click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), help="Wall seconds; none by default."
 )

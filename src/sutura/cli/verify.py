@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
+from sutura.errors import PropertyError
 from sutura.network.read import load
 from sutura.property.read import read_property
 from sutura.report.document import document, outcome
@@ -21,22 +23,57 @@ CODES = {"proved": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOW
 
 @click.command("verify")
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@options.network
+@options.assignments
 @options.timeout
 @options.workers
 @options.seed
 @options.as_json
 @guarded
 def command(
-    files: tuple[Path, ...], timeout: float | None, workers: int | None, seed: int, as_json: bool
+    files: tuple[Path, ...],
+    network: tuple[str, ...],
+    serialise_assignments: Path | None,
+    timeout: float | None,
+    workers: int | None,
+    seed: int,
+    as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
 
     Exit code 0 where all are proved, 1 where one is violated, 3 otherwise. --timeout is for each property.
+
+    With --network it is the command of the VNN-LIB standard: sutura verify QUERY.vnnlib --network N=NET.onnx
+    prints sat and an assignment, unsat, unknown or timed-out, and its exit code is 0.
     """
+    if network or serialise_assignments:
+        return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
+    return _verified(files, VerifyConfig(timeout=timeout, workers=workers, seed=seed), as_json)
+
+
+def _standard(
+    files: tuple[Path, ...],
+    networks: tuple[str, ...],
+    assignments: Path | None,
+    how: tuple[float | None, int | None, int, bool],
+) -> Exit:
+    from sutura.cli import standard
+
+    timeout, workers, seed, as_json = how
+    if as_json:
+        raise PropertyError("--json does not go with --network: what is printed there is fixed by VNN-LIB")
+    if len(files) != 1:
+        named = ", ".join(file.name for file in files)
+        raise PropertyError(f"with --network give one query and nothing else, not {named}")
+    started = float(click.get_current_context().meta.get("sutura.started", time.monotonic()))
+    request = standard.Request(files[0], networks, timeout, assignments, started)
+    return standard.answer(request, VerifyConfig(workers=workers, seed=seed))
+
+
+def _verified(files: tuple[Path, ...], config: VerifyConfig, as_json: bool) -> Exit:
     network, places = sorted_out(files)
     properties = [read_property(place) for place in places]
     loaded = load(network)
-    config = VerifyConfig(timeout=timeout, workers=workers, seed=seed)
     results: list[dict[str, Any]] = []
     for place, prop in zip(places, properties, strict=True):
         with bar(quiet=as_json) as listen:

@@ -56,7 +56,7 @@ def forward(network: Network, x: Array, *, keep: bool = False) -> Mapping[str, A
 
 def apply(op: ops.Op, inputs: tuple[Array, ...]) -> Array:
     """The value of one operator on batches, computed in the number type of its first input."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
         return FUNCTIONS[type(op)](op, *inputs)
 
 
@@ -192,6 +192,31 @@ def _subtract(op: ops.Subtract, left: Array, right: Array) -> Array:
     return left - right
 
 
+def _multiply(op: ops.Multiply, left: Array, right: Array) -> Array:
+    return left * right
+
+
+def _divide(op: ops.Divide, left: Array, right: Array) -> Array:
+    return left / right
+
+
+def _square(op: ops.Square, x: Array) -> Array:
+    return x * x
+
+
+def _reciprocal(op: ops.Reciprocal, x: Array) -> Array:
+    return x.dtype.type(1) / x
+
+
+def _exp(op: ops.Exp, x: Array) -> Array:
+    return np.exp(x)
+
+
+def _softmax(op: ops.Softmax, x: Array) -> Array:
+    raised = np.exp(x - x.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
 def _relu(op: ops.Relu, x: Array) -> Array:
     return np.maximum(x, x.dtype.type(0))
 
@@ -217,6 +242,8 @@ FUNCTIONS: dict[type[Any], Callable[..., Array]] = {
     ops.DivideConstant: _divide_constant,
     ops.Add: _add,
     ops.Subtract: _subtract,
+    ops.Multiply: _multiply,
+    ops.Divide: _divide,
     ops.Conv: _conv,
     ops.BatchNormalization: _normalization,
     ops.AveragePool: _average_pool,
@@ -232,4 +259,8 @@ FUNCTIONS: dict[type[Any], Callable[..., Array]] = {
     ops.Clip: _clip,
     ops.Sigmoid: _sigmoid,
     ops.Tanh: _tanh,
+    ops.Square: _square,
+    ops.Reciprocal: _reciprocal,
+    ops.Exp: _exp,
+    ops.Softmax: _softmax,
 }

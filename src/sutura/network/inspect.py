@@ -10,7 +10,7 @@ from sutura.network.budget import shown
 from sutura.network.cost import macs, parameters
 from sutura.network.graph import Shape
 from sutura.network.onnx_file import open_file
-from sutura.network.onnx_read import Step, walk
+from sutura.network.onnx_read import Step, settled
 from sutura.network.onnx_value import Activation, Value
 
 
@@ -72,7 +72,7 @@ def inspect_onnx(data: bytes, name: str) -> Inspection:
     """
     try:
         file = open_file(data)
-        steps = walk(file)
+        file, steps = settled(file)
     except NetworkError as error:
         raise NetworkError(f"{shown(name)}: {error}") from None
     outputs = {step.statement.outputs[0]: step.value for step in steps if step.statement.outputs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,14 +44,17 @@ class Statement:
 class OnnxFile:
     """A graph with one float32 input and one output; every name is defined once and before its use.
 
-    `sample` is the input shape without the batch axis. `output_dims` are the declared ones of the output,
-    None where the file does not say; the whole is None where it says nothing.
+    `sample` is the input shape without the batch axis. Where not `batched`, the file has no batch axis: all
+    of its axes belong to the one sample that it takes. `input_dims` and `output_dims` are the declared ones,
+    None where the file does not say; the latter are None where it says nothing.
     """
 
     opset: int
     input: str
+    batched: bool
     fixed_batch: bool
     sample: tuple[int, ...]
+    input_dims: tuple[int | None, ...]
     output: str
     output_dims: tuple[int | None, ...] | None
     constants: Mapping[str, np.ndarray | Unreadable]
@@ -61,8 +64,10 @@ class OnnxFile:
 def open_file(data: bytes) -> OnnxFile:
     """Parse and check the envelope of an ONNX file.
 
-    Raises NetworkError in one line for anything malformed, oversized, external, or not a graph with one
-    float32 input (batch axis first) and one output. Runs no operator and allocates in proportion to `data`.
+    A first axis of length 1 or of any length is taken for the batch axis; where every length is fixed and the
+    first is another, there is none. Raises NetworkError in one line for anything malformed, oversized,
+    external, or not a graph with one float32 input and one output. Runs no operator and allocates in
+    proportion to `data`.
     """
     check_wire(data)
     model = _parse(data)
@@ -112,11 +117,25 @@ def _checked(model: onnx.ModelProto) -> OnnxFile:
     _check_names(
         inputs[0].name, [value.name for value in graph.input], constants, statements, graph.output[0].name
     )
-    fixed, sample = _input_shape(inputs[0])
-    output_dims = _dims(graph.output[0])
+    dims = _input_dims(inputs[0])
+    batched = len(dims) > 1 and dims[0] in (None, 1)
     return OnnxFile(
-        opset, inputs[0].name, fixed, sample, graph.output[0].name, output_dims, constants, statements
+        opset=opset,
+        input=inputs[0].name,
+        batched=batched,
+        fixed_batch=batched and dims[:1] == (1,),
+        sample=_affordable(inputs[0].name, tuple(n for n in dims[int(batched) :] if n is not None)),
+        input_dims=dims,
+        output=graph.output[0].name,
+        output_dims=_dims(graph.output[0]),
+        constants=constants,
+        statements=statements,
     )
+
+
+def whole(file: OnnxFile) -> OnnxFile:
+    """The same file read as one that has no batch axis; its batch axis must be of length 1."""
+    return replace(file, batched=False, fixed_batch=False, sample=(1, *file.sample))
 
 
 def _opset(model: onnx.ModelProto) -> int:
@@ -212,32 +231,28 @@ def _attribute(entry: onnx.AttributeProto, node: str) -> Attribute:
             return Unreadable(f"attribute {shown(entry.name)} is of a kind that is not supported")
 
 
-def _input_shape(value: onnx.ValueInfoProto) -> tuple[bool, tuple[int, ...]]:
-    """Whether the batch axis is fixed to one, and the sample shape."""
+def _input_dims(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """Lengths of the axes, of which only a batch axis may be None."""
     name = shown(value.name)
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type" or value.type.tensor_type.elem_type != FLOAT32:
         raise NetworkError(f"input {name} is not a float32 tensor; export the network in float32")
     dims = _dims(value)
-    if dims is None or len(dims) < 2:
-        raise NetworkError(
-            f"input {name} has no batch axis; export with a batch axis first, such as 1x5 or Nx5"
-        )
-    batch, sample = dims[0], dims[1:]
-    if batch is not None and batch > 1:
-        raise NetworkError(
-            f"input {name} takes batches of {batch} only; export with a batch axis of 1 or a symbol"
-        )
-    if any(n is None for n in sample):
+    if dims == ():
+        raise NetworkError(f"input {name} is a single number without axes; export with shape 1x1")
+    if dims is None or None in dims[1:] or dims == (None,):
         raise NetworkError(
             f"input {name} has an axis of unknown length; export with every axis but the batch fixed"
         )
-    shape = tuple(n for n in sample if n is not None)
+    return dims
+
+
+def _affordable(name: str, sample: tuple[int, ...]) -> tuple[int, ...]:
     try:
-        affordable(shape)
+        affordable(sample)
     except NetworkError as error:
-        raise NetworkError(f"input {name} {error}") from None
-    return batch == 1, shape
+        raise NetworkError(f"input {shown(name)} {error}") from None
+    return sample
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:

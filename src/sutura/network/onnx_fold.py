@@ -100,7 +100,8 @@ def _sqrt(call: Call) -> np.ndarray:
 def _shape(call: Call) -> np.ndarray:
     value = call.input(0)
     if isinstance(value, Activation):
-        dims = (1 if call.fixed_batch else BATCH, *value.shape)
+        batch = (1 if call.fixed_batch else BATCH,)
+        dims = (*batch[: call.lead], *value.shape)
     else:
         dims = _array(call).shape
     start, end = call.integer("start", 0), call.attributes.get("end")

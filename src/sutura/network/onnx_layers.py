@@ -59,9 +59,9 @@ def _operands(call: Call) -> tuple[Activation, Float32[np.ndarray, "*_"], bool] 
     """Activation, constant, and whether the constant comes first; None where both are activations."""
     left, right = call.input(0), call.input(1)
     if isinstance(left, Activation) and isinstance(right, Constant):
-        return left, sample_constant(right, left.shape), False
+        return left, sample_constant(right, left.shape, batched=call.batched), False
     if isinstance(left, Constant) and isinstance(right, Activation):
-        return right, sample_constant(left, right.shape), True
+        return right, sample_constant(left, right.shape, batched=call.batched), True
     if isinstance(left, Activation) and isinstance(right, Activation):
         return None
     raise NetworkError("needs two operands")
@@ -83,18 +83,49 @@ def _subtract(call: Call) -> Reading:
 
 def _multiply(call: Call) -> Reading:
     operands = _operands(call)
+    if operands is None and call.activation(0).name == call.activation(1).name:
+        return _unary(ops.Square(), call)
     if operands is None:
-        raise NetworkError("multiplies two activations; only products with constants are supported")
+        return Applied((call.activation(0), call.activation(1)), (ops.Multiply(),))
     return Applied(operands[:1], (ops.MultiplyConstant(operands[1]),))
 
 
 def _divide(call: Call) -> Reading:
     operands = _operands(call)
-    if operands is None or operands[2]:
-        raise NetworkError("divides by an activation; only division by constants is supported")
+    if operands is None:
+        return Applied((call.activation(0), call.activation(1)), (ops.Divide(),))
+    if operands[2]:
+        raise NetworkError("divides a constant by an activation; write Reciprocal and Mul instead")
     if not operands[1].all():
         raise NetworkError("divides by a constant that holds zero")
     return Applied(operands[:1], (ops.DivideConstant(operands[1]),))
+
+
+def _power(call: Call) -> Reading:
+    exponent = call.constant(1)
+    if exponent is None or exponent.array.size != 1 or exponent.array.reshape(-1)[0] != 2:
+        raise NetworkError("raises to another power than 2; only squares are supported")
+    if exponent.array.ndim > len(call.activation().shape):
+        raise NetworkError("has an exponent with more axes than a sample")
+    return _unary(ops.Square(), call)
+
+
+def _reciprocal(call: Call) -> Reading:
+    return _unary(ops.Reciprocal(), call)
+
+
+def _exp(call: Call) -> Reading:
+    return _unary(ops.Exp(), call)
+
+
+def _softmax(call: Call) -> Reading:
+    value = call.activation()
+    rank = len(value.shape) + call.lead
+    # Before opset 13 all axes from this one on were flattened into one.
+    axis = call.axis(call.integer("axis", -1 if call.opset >= 13 else 1), rank)
+    if axis != len(value.shape) - 1:
+        raise NetworkError("is not over the last axis; transpose before and after it")
+    return Applied((value,), (ops.Softmax(),))
 
 
 def _matmul(call: Call) -> Reading:
@@ -220,34 +251,82 @@ def _global_average_pool(call: Call) -> Reading:
 
 def _reduce_mean(call: Call) -> Reading:
     value = call.activation()
-    axes = call.tuple_of("axes") if call.opset < 18 else call.integers(1)
-    rank = len(value.shape) + 1
-    if rank < 3 or axes is None or sorted(a % rank for a in axes) != list(range(2, rank)):
-        raise NetworkError(
-            "means over axes other than all spatial ones; only global average pooling is supported"
-        )
-    keep = () if call.integer("keepdims", 1) else (ops.Reshape(value.shape[:1]),)
-    return Applied((value,), (ops.GlobalAveragePool(), *keep))
+    axes = _reduced(call, call.tuple_of("axes") if call.opset < 18 else call.integers(1))
+    if not axes:
+        return value
+    if call.batched and len(value.shape) > 1 and axes == tuple(range(1, len(value.shape))):
+        keep = () if call.integer("keepdims", 1) else (ops.Reshape(value.shape[:1]),)
+        return Applied((value,), (ops.GlobalAveragePool(), *keep))
+    count = np.float32(math.prod(value.shape[axis] for axis in axes))
+    *summed, last = _summed(call, value.shape, axes)
+    return Applied((value,), (*summed, ops.DivideConstant(np.array(count)), last))
+
+
+def _reduce_sum(call: Call) -> Reading:
+    value = call.activation()
+    axes = _reduced(call, call.tuple_of("axes") if call.opset < 13 else call.integers(1))
+    return Applied((value,), _summed(call, value.shape, axes)) if axes else value
+
+
+def _reduced(call: Call, axes: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The sample axes that go, in order; none where the node does nothing."""
+    rank = len(call.activation().shape) + call.lead
+    if not axes:
+        axes = () if call.integer("noop_with_empty_axes", 0) else tuple(range(rank))
+    found = {call.axis(axis, rank) for axis in axes}
+    if len(found) != len(axes):
+        raise NetworkError(f"names an axis twice in {shown(str(axes))}")
+    return tuple(sorted(found))
+
+
+def _summed(call: Call, shape: Shape, axes: tuple[int, ...]) -> tuple[ops.Op, ...]:
+    """Sums over `axes`: they are brought last, joined into one and multiplied by ones."""
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    count = math.prod(shape[axis] for axis in axes)
+    left = tuple(shape[axis] for axis in rest)
+    kept = tuple(1 if axis in axes else n for axis, n in enumerate(shape))
+    turn = () if [*rest, *axes] == list(range(len(shape))) else (ops.Transpose((*rest, *axes)),)
+    return (
+        *turn,
+        ops.Reshape((*left, count)),
+        ops.MatMul(np.ones((count, 1), np.float32)),
+        ops.Reshape(kept if call.integer("keepdims", 1) else left),
+    )
+
+
+def _negate(call: Call) -> Reading:
+    return _unary(ops.SubtractConstant(np.array(0, np.float32), reversed=True), call)
+
+
+def _absolute(call: Call) -> Reading:
+    return _unary(ops.LeakyRelu(-1.0), call)
 
 
 WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
 
 LAYERS = {
+    "Abs": (_absolute, ()),
     "Add": (_add, ()),
     "AveragePool": (_average_pool, (*WINDOW, "ceil_mode", "count_include_pad")),
     "BatchNormalization": (_batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
     "Clip": (_clip, ("min", "max")),
     "Conv": (_conv, (*WINDOW, "group")),
     "Div": (_divide, ()),
+    "Exp": (_exp, ()),
     "Gemm": (_gemm, ("alpha", "beta", "transA", "transB")),
     "GlobalAveragePool": (_global_average_pool, ()),
     "LeakyRelu": (_leaky_relu, ("alpha",)),
     "MatMul": (_matmul, ()),
     "MaxPool": (_max_pool, (*WINDOW, "ceil_mode", "storage_order")),
     "Mul": (_multiply, ()),
+    "Neg": (_negate, ()),
+    "Pow": (_power, ()),
+    "Reciprocal": (_reciprocal, ()),
     "ReduceMean": (_reduce_mean, ("axes", "keepdims", "noop_with_empty_axes")),
+    "ReduceSum": (_reduce_sum, ("axes", "keepdims", "noop_with_empty_axes")),
     "Relu": (_relu, ()),
     "Sigmoid": (_sigmoid, ()),
+    "Softmax": (_softmax, ("axis",)),
     "Sub": (_subtract, ()),
     "Tanh": (_tanh, ()),
 }

@@ -10,7 +10,16 @@ from sutura.errors import NetworkError
 from sutura.network import ops
 from sutura.network.budget import MAX_FOLDED, shown, shown_shape
 from sutura.network.graph import Shape
-from sutura.network.onnx_value import BATCH, Applied, Call, Constant, Reading
+from sutura.network.onnx_value import (
+    BATCH,
+    Activation,
+    Applied,
+    Call,
+    Constant,
+    Parts,
+    Reading,
+    finite_weight,
+)
 
 FAR = 2**31 - 1
 """Slices that end here or beyond mean the end of the axis."""
@@ -35,8 +44,12 @@ def _dropout(call: Call) -> Reading:
 
 def _flatten(call: Call) -> Reading:
     value, axis = call.activation(), call.integer("axis", 1)
-    rank = len(value.shape) + 1
+    rank = len(value.shape) + call.lead
     axis = axis + rank if axis < 0 else axis
+    if not call.batched and 0 <= axis <= rank:
+        return Applied(
+            (value,), (ops.Reshape((math.prod(value.shape[:axis]), math.prod(value.shape[axis:]))),)
+        )
     if not 1 <= axis <= rank or math.prod(value.shape[: axis - 1]) != 1:
         raise NetworkError(f"flattens at axis {axis}, which would mix the batch axis with others")
     return Applied((value,), (ops.Reshape((math.prod(value.shape),)),))
@@ -46,7 +59,10 @@ def _reshape(call: Call) -> Reading:
     value, target = call.activation(), call.integers(1)
     if not target or (call.integer("allowzero", 0) and 0 in target):
         raise NetworkError("needs a constant shape of at least one axis, none of length zero")
-    if target[0] == 1 and not call.fixed_batch:
+    if not call.batched:
+        # As with a batch axis before it, kept: a zero then copies the same axis of the sample.
+        target = (BATCH, *target)
+    elif target[0] == 1 and not call.fixed_batch:
         raise NetworkError(
             "reshapes the batch axis to 1, while the input says any length: export with batch axis 1"
         )
@@ -72,11 +88,11 @@ def _target(shape: Shape, target: tuple[int, ...]) -> Shape:
 
 def _transpose(call: Call) -> Reading:
     value = call.activation()
-    rank = len(value.shape) + 1
+    rank = len(value.shape) + call.lead
     order = call.tuple_of("perm") or tuple(range(rank))[::-1]
-    if sorted(order) != list(range(rank)) or order[0] != 0:
+    if sorted(order) != list(range(rank)) or order[: call.lead] != (0,) * call.lead:
         raise NetworkError(f"permutes axes as {shown(str(order))}; the batch axis must stay first")
-    return Applied((value,), (ops.Transpose(tuple(axis - 1 for axis in order[1:])),))
+    return Applied((value,), (ops.Transpose(tuple(axis - call.lead for axis in order[call.lead :])),))
 
 
 def _axes(call: Call, index: int) -> tuple[int, ...]:
@@ -88,26 +104,27 @@ def _axes(call: Call, index: int) -> tuple[int, ...]:
 
 def _squeeze(call: Call) -> Reading:
     value = call.activation()
-    rank = len(value.shape) + 1
-    axes = {axis + rank if axis < 0 else axis for axis in _axes(call, 1)}
-    if any(not 0 < axis < rank or value.shape[axis - 1] != 1 for axis in axes):
-        raise NetworkError("squeezes the batch axis, or one longer than 1")
-    return Applied((value,), (ops.Reshape(tuple(n for i, n in enumerate(value.shape, 1) if i not in axes)),))
+    rank = len(value.shape) + call.lead
+    axes = {call.axis(axis, rank) for axis in _axes(call, 1)}
+    if any(value.shape[axis] != 1 for axis in axes):
+        raise NetworkError("squeezes an axis longer than 1")
+    return Applied((value,), (ops.Reshape(tuple(n for i, n in enumerate(value.shape) if i not in axes)),))
 
 
 def _unsqueeze(call: Call) -> Reading:
     value = call.activation()
     given = _axes(call, 1)
-    rank = len(value.shape) + 1 + len(given)
-    axes = {axis + rank if axis < 0 else axis for axis in given}
-    if len(axes) != len(given) or any(not 0 < axis < rank for axis in axes):
-        raise NetworkError("adds an axis before the batch axis, or one twice")
-    rest = iter(value.shape)
-    return Applied((value,), (ops.Reshape(tuple(1 if i in axes else next(rest) for i in range(1, rank))),))
+    rank = len(value.shape) + call.lead + len(given)
+    axes = {call.axis(axis, rank) for axis in given}
+    if len(axes) != len(given):
+        raise NetworkError("adds an axis twice")
+    rest, count = iter(value.shape), len(value.shape) + len(given)
+    return Applied((value,), (ops.Reshape(tuple(1 if i in axes else next(rest) for i in range(count))),))
 
 
 def _pad(call: Call) -> Reading:
-    value, rank = call.activation(), len(call.activation().shape) + 1
+    value, lead = call.activation(), call.lead
+    rank = len(value.shape) + lead
     if call.word("mode", "constant") != "constant":
         raise NetworkError("pads with something else than a constant")
     if call.opset < 11:
@@ -119,11 +136,12 @@ def _pad(call: Call) -> Reading:
     axes = call.integers(3)
     if axes is not None:
         pads = _spread(pads, axes, rank)
-    if len(pads) != 2 * rank or any(not 0 <= p < 2**31 for p in pads) or pads[0] or pads[rank]:
+    short = len(pads) != 2 * rank
+    if short or any(not 0 <= p < 2**31 for p in pads) or any(pads[:lead] + pads[rank : rank + lead]):
         raise NetworkError(
             f"pads {shown(str(pads))} touch the batch axis, are negative, or do not fit {rank} axes"
         )
-    return Applied((value,), (ops.Pad(pads[1:rank] + pads[rank + 1 :], fill),))
+    return Applied((value,), (ops.Pad(pads[lead:rank] + pads[rank + lead :], fill),))
 
 
 def _fill(value: Constant | None) -> float:
@@ -146,49 +164,126 @@ def _spread(pads: tuple[int, ...], axes: tuple[int, ...], rank: int) -> tuple[in
 
 
 def _concat(call: Call) -> Reading:
-    values = tuple(call.activation(index) for index in range(len(call.inputs)))
-    rank, axis = len(call.activation().shape) + 1, call.integer("axis", 0)
-    axis = axis + rank if axis < 0 else axis
-    if not 0 < axis < rank:
-        raise NetworkError("joins along the batch axis")
-    return values[0] if len(values) == 1 else Applied(values, (ops.Concat(axis - 1),))
+    values = tuple(value for value in call.inputs if isinstance(value, Activation))
+    shape = values[0].shape
+    axis = call.axis(call.integer("axis", 0), len(shape) + call.lead)
+    if len(values) < len(call.inputs):
+        return _with_constants(call, values, axis)
+    return values[0] if len(values) == 1 else Applied(values, (ops.Concat(axis),))
+
+
+def _with_constants(call: Call, values: tuple[Activation, ...], axis: int) -> Reading:
+    """Room for the constants at the end of the activations, brought in order; the constants added to it."""
+    if call.batched and not call.fixed_batch:
+        raise NetworkError("joins a constant to batches of any length; export with batch axis 1")
+    shape, start, room = values[0].shape, 0, sum(value.shape[axis] for value in values)
+    order: list[int] = []
+    parts: list[np.ndarray] = []
+    for value in call.inputs:
+        if isinstance(value, Activation):
+            order += range(start, start + value.shape[axis])
+            start += value.shape[axis]
+            parts.append(np.zeros(value.shape, np.float32))
+        elif value is not None:
+            part = _part(value, shape, axis, call.lead)
+            order += range(room, room + part.shape[axis])
+            room += part.shape[axis]
+            parts.append(part)
+    wider = [room - start if i == axis else 0 for i in range(len(shape))]
+    joined = (ops.Concat(axis),) if len(values) > 1 else ()
+    padded = ops.Pad((*(0 for _ in shape), *wider))
+    turned = () if order == sorted(order) else (ops.Take(axis, np.array(order, dtype=np.int64)),)
+    return Applied(values, (*joined, padded, *turned, ops.AddConstant(np.concatenate(parts, axis=axis))))
+
+
+def _part(value: Constant, shape: Shape, axis: int, lead: int) -> np.ndarray:
+    """A constant that is joined to samples of `shape`, without its batch axis."""
+    array = finite_weight(value)
+    fits = array.ndim == len(shape) + lead and array.shape[:lead] == (1,) * lead
+    part = array.reshape(array.shape[lead:])
+    if not fits or any(n != m for i, (n, m) in enumerate(zip(part.shape, shape, strict=True)) if i != axis):
+        raise NetworkError(
+            f"joins a constant of {shown_shape(array.shape)} to samples of {shown_shape(shape)}"
+        )
+    return part
+
+
+def _split(call: Call) -> Reading:
+    value = call.activation()
+    axis = call.axis(call.integer("axis", 0), len(value.shape) + call.lead)
+    length, count = value.shape[axis], call.listed
+    sizes = call.tuple_of("split") if call.opset < 13 else call.integers(1)
+    if sizes is None:
+        if call.integer("num_outputs", count) != count:
+            raise NetworkError(f"says num_outputs and lists {count}")
+        step = -(-length // count)
+        sizes = tuple(min(step, length - i * step) for i in range(count))
+    if len(sizes) != count or sum(sizes) != length or min(sizes) < 1:
+        raise NetworkError(f"splits an axis of length {length} into {shown(str(sizes))} for {count} outputs")
+    ends = [sum(sizes[: i + 1]) for i in range(count)]
+    cuts = [np.arange(end - size, end, dtype=np.int64) for end, size in zip(ends, sizes, strict=True)]
+    return Parts(tuple(Applied((value,), (ops.Take(axis, cut),)) for cut in cuts))
+
+
+def _expand(call: Call) -> Reading:
+    value, target = call.activation(), call.integers(1)
+    if target is None or BATCH in target[1:] or min(target, default=1) in range(-(2**31), 1):
+        raise NetworkError("needs a constant shape of positive lengths")
+    if call.batched:
+        if len(target) > len(value.shape) + 1:
+            raise NetworkError("adds an axis before the batch axis")
+        if len(target) == len(value.shape) + 1:
+            if target[0] not in (1, BATCH):
+                raise NetworkError("repeats along the batch axis")
+            target = target[1:]
+    padded = (1,) * (len(target) - len(value.shape)) + value.shape
+    target = (1,) * (len(padded) - len(target)) + target
+    if BATCH in target or any(n != m and 1 not in (n, m) for n, m in zip(padded, target, strict=True)):
+        raise NetworkError(f"cannot expand samples of {shown_shape(value.shape)} to {shown_shape(target)}")
+    grown = [
+        ops.Take(i, np.zeros(m, np.int64))
+        for i, (n, m) in enumerate(zip(padded, target, strict=True))
+        if n < m
+    ]
+    for n, m in zip(padded, target, strict=True):
+        if max(n, m) > MAX_FOLDED:
+            raise NetworkError(f"expands an axis to {m} entries; at most {MAX_FOLDED} are supported")
+    first = () if padded == value.shape else (ops.Reshape(padded),)
+    return Applied((value,), (*first, *grown)) if first or grown else value
 
 
 def _gather(call: Call) -> Reading:
     value, indices = call.activation(), call.constant(1)
-    rank, axis = len(value.shape) + 1, call.integer("axis", 0)
-    axis = axis + rank if axis < 0 else axis
-    if not 0 < axis < rank or indices is None or indices.array.dtype.kind != "i":
-        raise NetworkError("gathers along the batch axis, or without constant indices")
-    length, flat = value.shape[axis - 1], indices.array.astype(np.int64).reshape(-1)
+    axis = call.axis(call.integer("axis", 0), len(value.shape) + call.lead)
+    if indices is None or indices.array.dtype.kind != "i":
+        raise NetworkError("gathers without constant indices")
+    length, flat = value.shape[axis], indices.array.astype(np.int64).reshape(-1)
     if not flat.size or not ((flat >= -length) & (flat < length)).all():
         raise NetworkError(f"gathers nothing, or an index outside an axis of length {length}")
-    take = ops.Take(axis - 1, np.where(flat < 0, flat + length, flat))
+    take = ops.Take(axis, np.where(flat < 0, flat + length, flat))
     if indices.array.ndim == 1:
         return Applied((value,), (take,))
-    shape = (*value.shape[: axis - 1], *indices.array.shape, *value.shape[axis:])
+    shape = (*value.shape[:axis], *indices.array.shape, *value.shape[axis + 1 :])
     return Applied((value,), (take, ops.Reshape(shape)))
 
 
 def _slice(call: Call) -> Reading:
     value = call.activation()
-    rank = len(value.shape) + 1
+    rank = len(value.shape) + call.lead
     starts, ends, axes, steps = slice_bounds(call)
     takes: list[ops.Op] = []
-    for start, end, axis, step in zip(
-        starts, ends, (a + rank if a < 0 else a for a in axes), steps, strict=True
-    ):
-        if axis == 0 and start == 0 and step == 1 and (end >= FAR or (call.fixed_batch and end >= 1)):
+    for start, end, number, step in zip(starts, ends, axes, steps, strict=True):
+        batch = call.batched and number in (0, -rank)
+        if batch and start == 0 and step == 1 and (end >= FAR or (call.fixed_batch and end >= 1)):
             continue
-        if not 0 < axis < rank:
-            raise NetworkError(f"slices the batch axis or axis {axis}, which does not exist")
-        picked = range(value.shape[axis - 1])[start:end:step]
+        axis = call.axis(number, rank)
+        picked = range(value.shape[axis])[start:end:step]
         if not 0 < len(picked) <= MAX_FOLDED:
             raise NetworkError(
                 f"keeps {len(picked)} entries of axis {axis}; between 1 and {MAX_FOLDED} are supported"
             )
-        if len(picked) < value.shape[axis - 1] or step < 0:
-            takes.append(ops.Take(axis - 1, np.array(picked, dtype=np.int64)))
+        if len(picked) < value.shape[axis] or step < 0:
+            takes.append(ops.Take(axis, np.array(picked, dtype=np.int64)))
     return Applied((value,), tuple(takes)) if takes else value
 
 
@@ -211,12 +306,14 @@ LAYOUT = {
     "Cast": (_cast, ("to", "saturate", "round_mode")),
     "Concat": (_concat, ("axis",)),
     "Dropout": (_dropout, ("ratio", "seed")),
+    "Expand": (_expand, ()),
     "Flatten": (_flatten, ("axis",)),
     "Gather": (_gather, ("axis",)),
     "Identity": (_same, ()),
     "Pad": (_pad, ("mode", "pads", "value")),
     "Reshape": (_reshape, ("allowzero",)),
     "Slice": (_slice, ("axes", "ends", "starts")),
+    "Split": (_split, ("axis", "num_outputs", "split")),
     "Squeeze": (_squeeze, ("axes",)),
     "Transpose": (_transpose, ("perm",)),
     "Unsqueeze": (_unsqueeze, ("axes",)),

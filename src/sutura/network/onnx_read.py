@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,12 +23,12 @@ from sutura.network.budget import (
 )
 from sutura.network.cost import macs
 from sutura.network.graph import Network, Node, Shape
-from sutura.network.onnx_file import OnnxFile, Statement, open_file
+from sutura.network.onnx_file import OnnxFile, Statement, open_file, whole
 from sutura.network.onnx_fold import FOLDS, fold
 from sutura.network.onnx_layers import LAYERS
 from sutura.network.onnx_layout import LAYOUT
 from sutura.network.onnx_tensor import Unreadable
-from sutura.network.onnx_value import Activation, Call, Constant, Reading, Value
+from sutura.network.onnx_value import Activation, Applied, Call, Constant, Reading, Value
 from sutura.network.shapes import output_shape
 
 
@@ -36,8 +36,9 @@ from sutura.network.shapes import output_shape
 class Step:
     """What became of one node: the nodes it turned into, or why it is not supported.
 
-    `value` is what its first output is, None where that could not be found out; `reason` is empty where the
-    node is supported or where nothing can be said because an input is unknown.
+    `value` is what its first output is, None where that could not be found out, and `others` what further
+    outputs are; `reason` is empty where the node is supported or where nothing can be said because an input
+    is unknown.
     """
 
     statement: Statement
@@ -47,6 +48,7 @@ class Step:
     reason: str
     shapes: Mapping[str, Shape]
     folded: int = 0
+    others: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
 
 def read_onnx(path: Path) -> Network:
@@ -74,15 +76,38 @@ def parse_onnx(data: bytes, name: str) -> Network:
     """The network that the bytes of an ONNX file hold; `name` is for messages and becomes the network's name.
 
     The function read is that of the file on batches: weights as stored, one node a node (Identity, Dropout
-    and nodes that the output does not need are dropped, constants are folded exactly). Raises NetworkError,
-    one line, with every unsupported node at once. Neither ONNX Runtime nor onnx.checker sees the bytes;
-    hostile files are refused before anything of a size that they claim is allocated.
+    and nodes that the output does not need are dropped, constants are folded exactly). A file for one sample
+    alone is read too, with all its axes where it has no batch axis or moves it; each value then gains a batch
+    axis before them. Raises NetworkError, one line, with every unsupported node at once. Neither ONNX Runtime
+    nor onnx.checker sees the bytes; hostile files are refused before anything of a size that they claim is
+    allocated.
     """
     try:
         file = open_file(data)
-        return _network(file, name, hashlib.sha256(data).hexdigest())
+        return _network(*settled(file), name, hashlib.sha256(data).hexdigest())
     except NetworkError as error:
         raise NetworkError(f"{shown(name)}: {error}") from None
+
+
+def settled(file: OnnxFile) -> tuple[OnnxFile, tuple[Step, ...]]:
+    """The file and its steps, read without a batch axis where it can only be read so; raises as `walk` does.
+
+    That is tried where the first axis has length 1 and some node mixes it with others.
+    """
+    steps = walk(file)
+    if not file.fixed_batch or _readable(file, steps):
+        return file, steps
+    other = whole(file)
+    try:
+        again = walk(other)
+    except NetworkError:
+        return file, steps
+    return (other, again) if _readable(other, again) else (file, steps)
+
+
+def _readable(file: OnnxFile, steps: Sequence[Step]) -> bool:
+    last = _values(file, steps).get(file.output)
+    return last is not None and not any(s.reason for s in steps) and _as_declared(file, last.shape)
 
 
 def walk(file: OnnxFile) -> tuple[Step, ...]:
@@ -104,7 +129,7 @@ def walk(file: OnnxFile) -> tuple[Step, ...]:
         step = _step(statement, file, known, needed)
         steps.append(step)
         for index, output in enumerate(statement.outputs):
-            known[output] = step.value if index == 0 else None
+            known[output] = step.value if index == 0 else step.others.get(output)
         folded += step.folded
         elements += sum(math.prod(shape) for shape in step.shapes.values())
         work += sum(macs(node.op, step.shapes[node.output]) for node in step.nodes)
@@ -151,9 +176,18 @@ def _step(
     if any(value is None for name, value in zip(statement.inputs, given, strict=True) if name):
         return outcome
     outputs = max((i for i, name in enumerate(statement.outputs, 1) if name in needed), default=0)
-    call = Call(statement.operator, file.opset, file.fixed_batch, inputs, outputs, statement.attributes)
+    call = Call(
+        operator=statement.operator,
+        opset=file.opset,
+        batched=file.batched,
+        fixed_batch=file.fixed_batch,
+        inputs=inputs,
+        outputs=outputs,
+        listed=len(statement.outputs),
+        attributes=statement.attributes,
+    )
     try:
-        return _applied(outcome, _read(call, statement))
+        return _result(outcome, _read(call, statement), needed)
     except NetworkError as error:
         return replace(outcome, reason=str(error))
 
@@ -169,16 +203,46 @@ def _read(call: Call, statement: Statement) -> Reading:
     unknown = sorted(set(call.attributes) - set(attributes))
     if unknown:
         raise NetworkError(f"has attribute {shown(unknown[0])}, which is not supported for this operator")
-    return reader(call)
+    return reader(call) if call.batched or call.operator not in NEED_BATCH else _lent_batch(call, reader)
 
 
-def _applied(step: Step, reading: Reading) -> Step:
+def _lent_batch(call: Call, reader: Callable[[Call], Reading]) -> Reading:
+    """A reader that knows samples behind a batch axis only, given a first axis of length 1 as that."""
+    value = call.activation()
+    if value.shape[:1] != (1,):
+        raise NetworkError(f"needs a batch axis of length 1, and reads {shown_shape(value.shape)}")
+    inner = Activation(value.name, value.shape[1:])
+    reading = reader(replace(call, batched=True, fixed_batch=True, inputs=(inner, *call.inputs[1:])))
+    if not isinstance(reading, Applied):
+        return value
+    shape = inner.shape
+    for op in reading.ops:
+        shape = output_shape(op, (shape,))
+    return Applied((value,), (ops.Reshape(inner.shape), *reading.ops, ops.Reshape((1, *shape))))
+
+
+def _result(step: Step, reading: Reading, needed: Set[str]) -> Step:
     """The step with the nodes that `reading` asks for, shapes inferred and affordable."""
     if isinstance(reading, Constant):
         return replace(step, value=reading, folded=reading.array.size)
     if isinstance(reading, Activation):
         return replace(step, value=reading)
-    output, inputs = step.statement.outputs[0], reading.inputs
+    if isinstance(reading, Applied):
+        return _applied(step, reading, step.statement.outputs[0])
+    done = step
+    for index, (output, part) in enumerate(zip(step.statement.outputs, reading.outputs, strict=True)):
+        if output not in needed:
+            continue
+        one = replace(step, value=part) if isinstance(part, Activation) else _applied(step, part, output)
+        assert one.value is not None
+        done = replace(done, nodes=(*done.nodes, *one.nodes), shapes={**done.shapes, **one.shapes})
+        done = replace(done, others={**done.others, output: one.value})
+        done = replace(done, value=one.value) if index == 0 or done.value is None else done
+    return done
+
+
+def _applied(step: Step, reading: Applied, output: str) -> Step:
+    inputs = reading.inputs
     nodes: list[Node] = []
     shapes: dict[str, Shape] = {}
     for index, op in enumerate(reading.ops, 1):
@@ -194,13 +258,20 @@ def _applied(step: Step, reading: Reading) -> Step:
     return replace(step, nodes=tuple(nodes), value=inputs[0], shapes=shapes)
 
 
-def _network(file: OnnxFile, name: str, digest: str) -> Network:
-    steps = walk(file)
+def _values(file: OnnxFile, steps: Sequence[Step]) -> Mapping[str, Activation]:
+    """Every value that depends on the input."""
+    values = {file.input: Activation(file.input, file.sample)}
+    for step in steps:
+        found = {**step.others, step.statement.outputs[0]: step.value} if step.statement.outputs else {}
+        values |= {k: v for k, v in found.items() if isinstance(v, Activation)}
+    return values
+
+
+def _network(file: OnnxFile, steps: tuple[Step, ...], name: str, digest: str) -> Network:
     reasons = [f"node {step.statement} {step.reason}" for step in steps if step.reason]
     if reasons:
         raise NetworkError(f"{len(reasons)} of {len(steps)} nodes not supported: {listed(reasons)}")
-    values = {file.input: Activation(file.input, file.sample)}
-    values |= {s.statement.outputs[0]: s.value for s in steps if isinstance(s.value, Activation)}
+    values = _values(file, steps)
     if file.output not in values:
         raise NetworkError(
             f"output {shown(file.output)} does not depend on the input; export the network again"
@@ -230,13 +301,17 @@ def _identity(file: OnnxFile) -> tuple[tuple[Node, ...], dict[str, Shape]]:
     return (node,), {file.input: file.sample, file.output: file.sample}
 
 
+def _as_declared(file: OnnxFile, shape: Shape) -> bool:
+    computed = (1, *shape) if file.batched else shape
+    declared = computed if file.output_dims is None else file.output_dims
+    return len(declared) == len(computed) and all(
+        d in (None, n) for d, n in zip(declared, computed, strict=True)
+    )
+
+
 def _check_declared(file: OnnxFile, shape: Shape) -> None:
-    declared = file.output_dims
-    if declared is None:
-        return
-    fits = len(declared) == len(shape) + 1 and declared[0] in (None, 1)
-    if not fits or any(d not in (None, n) for d, n in zip(declared[1:], shape, strict=True)):
-        dims = shown_shape([d or 0 for d in declared])
+    if not _as_declared(file, shape):
+        dims = shown_shape([d or 0 for d in file.output_dims or ()])
         raise NetworkError(
             f"output {shown(file.output)} is declared as {dims}, computed as {shown_shape(shape)} a sample; "
             "export the network again with a batch axis"
@@ -262,5 +337,11 @@ def _renamed(node: Node, names: Mapping[str, str]) -> Node:
     return replace(node, inputs=tuple(names[name] for name in node.inputs), output=names[node.output])
 
 
+NEED_BATCH = frozenset({"AveragePool", "BatchNormalization", "Conv", "Gemm", "GlobalAveragePool", "MaxPool"})
+"""Operators whose first axis is the batch axis by definition."""
+
 READERS = {**LAYERS, **LAYOUT}
 """op_type -> reader and the attributes it knows; the list of supported operators is this table."""
+
+OPERATORS = frozenset({*READERS, *FOLDS})
+"""Every op_type that some supported network may hold, on activations or on constants."""

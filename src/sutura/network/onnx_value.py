@@ -49,20 +49,48 @@ class Applied:
     ops: tuple[Op, ...]
 
 
-Reading = Applied | Value
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What each output of a node with several outputs is."""
+
+    outputs: tuple[Applied | Activation, ...]
+
+
+Reading = Applied | Value | Parts
 """An activation means that the node changes nothing; a constant, that it was computed at reading."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One node with its inputs resolved (None where absent); `outputs` counts up to the last one in use."""
+    """One node with its inputs resolved (None where absent); `outputs` counts up to the last one in use.
+
+    `listed` counts all outputs. Where not `batched`, axes of the file are axes of the sample.
+    """
 
     operator: str
     opset: int
+    batched: bool
     fixed_batch: bool
     inputs: tuple[Value | None, ...]
     outputs: int
+    listed: int
     attributes: Mapping[str, Attribute]
+
+    @property
+    def lead(self) -> int:
+        """How many axes a value of the file has before those of its sample: the batch axis, if any."""
+        return int(self.batched)
+
+    def axis(self, number: int, rank: int) -> int:
+        """The sample axis that axis `number` of a value with `rank` axes in the file is.
+
+        Raises NetworkError for the batch axis and for one that does not exist.
+        """
+        axis = number + rank if number < 0 else number
+        if not self.lead <= axis < rank:
+            where = "the batch axis" if axis == 0 and self.batched else f"axis {number}, which does not exist"
+            raise NetworkError(f"works along {where}; only axes of the sample are supported")
+        return axis - self.lead
 
     def input(self, index: int) -> Value | None:
         """The input at `index`, None where absent."""
@@ -137,12 +165,12 @@ def finite_weight(value: Constant) -> Float32[np.ndarray, "*_"]:
     return array
 
 
-def sample_constant(value: Constant, shape: Shape) -> Float32[np.ndarray, "*_"]:
+def sample_constant(value: Constant, shape: Shape, *, batched: bool = True) -> Float32[np.ndarray, "*_"]:
     """A float32 constant that meets samples of `shape`, without the batch axis (of length 1) it may have."""
     array = finite_weight(value)
     if array.ndim <= len(shape):
         return array
-    if array.ndim == len(shape) + 1 and array.shape[0] == 1:
+    if batched and array.ndim == len(shape) + 1 and array.shape[0] == 1:
         return array[0]
     raise NetworkError(
         f"tensor {shown(value.name)} of {shown_shape(array.shape)} would mix the batch axis with samples of "

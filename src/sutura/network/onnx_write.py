@@ -202,6 +202,14 @@ def _leaky_relu(op: ops.LeakyRelu) -> Written:
     return Written("LeakyRelu", {"alpha": op.slope})
 
 
+def _square(op: ops.Square) -> Written:
+    return Written("Pow", {}, (("exponent", np.array(2, dtype=np.float32)),))
+
+
+def _softmax(op: ops.Softmax) -> Written:
+    return Written("Softmax", {"axis": -1})
+
+
 def _value(operator: str) -> Callable[[Any], Written]:
     def written(op: Any) -> Written:
         return Written(operator, {}, (("value", op.value),))
@@ -225,6 +233,8 @@ WRITERS: dict[type[Any], Callable[[Any], Written]] = {
     ops.DivideConstant: _value("Div"),
     ops.Add: _plain("Add"),
     ops.Subtract: _plain("Sub"),
+    ops.Multiply: _plain("Mul"),
+    ops.Divide: _plain("Div"),
     ops.Conv: _conv,
     ops.BatchNormalization: _normalization,
     ops.AveragePool: _average_pool,
@@ -240,4 +250,8 @@ WRITERS: dict[type[Any], Callable[[Any], Written]] = {
     ops.Clip: _clip,
     ops.Sigmoid: _plain("Sigmoid"),
     ops.Tanh: _plain("Tanh"),
+    ops.Square: _square,
+    ops.Reciprocal: _plain("Reciprocal"),
+    ops.Exp: _plain("Exp"),
+    ops.Softmax: _softmax,
 }

@@ -69,6 +69,16 @@ class Subtract:
     """y = a - b, two activations of one shape."""
 
 
+@dataclass(frozen=True, slots=True)
+class Multiply:
+    """y = a * b, two activations of one shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divide:
+    """y = a / b, two activations of one shape."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Conv:
     """Cross-correlation over the trailing axes; `pads` is (begin..., end...), as ONNX orders them."""
@@ -184,9 +194,30 @@ class Tanh:
     """y = tanh(x)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Square:
+    """y = x * x."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """y = 1 / x."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exp:
+    """y = e to the power x."""
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """y = exp(x) / sum of exp(x) over the last sample axis."""
+
+
 Op = (
     MatMul | Gemm | AddConstant | SubtractConstant | MultiplyConstant | DivideConstant | Add | Subtract
+    | Multiply | Divide
     | Conv | BatchNormalization | AveragePool | GlobalAveragePool | MaxPool
     | Reshape | Transpose | Pad | Concat | Take
-    | Relu | LeakyRelu | Clip | Sigmoid | Tanh
+    | Relu | LeakyRelu | Clip | Sigmoid | Tanh | Square | Reciprocal | Exp | Softmax
 )  # fmt: skip

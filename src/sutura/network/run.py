@@ -13,6 +13,7 @@ from sutura.errors import MismatchError, NetworkError
 from sutura.network.budget import shown, shown_shape
 from sutura.network.graph import Shape
 from sutura.network.onnx_file import open_file
+from sutura.network.onnx_read import settled
 from sutura.network.onnx_tensor import Unreadable
 
 FATAL = 4
@@ -22,7 +23,8 @@ FATAL = 4
 class Session:
     """A loaded network; `runtime` is the onnxruntime.InferenceSession.
 
-    `input_shape` is that of one sample. Where `single`, the file takes one sample at a time and `run` loops.
+    `input_shape` is that of one sample. Where `single`, the file takes one sample at a time and `run` loops;
+    where not `batched`, it does so without a batch axis.
     """
 
     runtime: Any
@@ -30,6 +32,7 @@ class Session:
     output: str
     input_shape: Shape
     single: bool
+    batched: bool = True
 
 
 def open_session(data: bytes, *, threads: int = 1, optimise: bool = True, gated: bool = False) -> Session:
@@ -56,7 +59,10 @@ def open_session(data: bytes, *, threads: int = 1, optimise: bool = True, gated:
         runtime = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except (RuntimeError, ValueError, *_failures()) as error:
         raise NetworkError(f"ONNX Runtime does not load the network: {_line(error)}") from None
-    return Session(runtime, file.input, file.output, file.sample, file.fixed_batch)
+    if file.fixed_batch and not gated:
+        file = settled(file)[0]
+    single = file.fixed_batch or not file.batched
+    return Session(runtime, file.input, file.output, file.sample, single, file.batched)
 
 
 def run(
@@ -71,12 +77,14 @@ def run(
             f"inputs are {x.dtype} of shape {shown_shape(x.shape)}; the network takes float32 in batches of "
             f"{shown_shape(session.input_shape)}"
         )
-    parts = [x[i : i + 1] for i in range(len(x))] if session.single else [x]
+    parts = list(x[:, None] if session.batched else x) if session.single else [x]
     try:
         results = [session.runtime.run([session.output], {session.input: part})[0] for part in parts]
     except (RuntimeError, ValueError, *_failures()) as error:
         raise NetworkError(f"ONNX Runtime fails on the network: {_line(error)}") from None
-    return np.concatenate(results) if session.single else results[0]
+    if not session.single:
+        return results[0]
+    return np.concatenate(results) if session.batched else np.stack(results)
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from sutura.errors import NetworkError
+from sutura.network import ops
 from sutura.network.budget import shown
 from sutura.network.cost import macs
 from sutura.network.evaluate import activations, forward
@@ -35,7 +36,7 @@ def against_runtime(network: Network, original: bytes | None, *, samples: int = 
     size = sum(math.prod(shape) for shape in network.shapes.values())
     work = sum(macs(node.op, network.shapes[node.output]) for node in network.nodes)
     points = _points(network, max(1, min(samples, MAX_NUMBERS // size, MAX_WORK // max(1, work))), seed)
-    values = activations(network, points.astype(np.float64))
+    points, values = _defined(network, points)
     exact, allowed = values[network.output], _explained(network, points, values)
     worst = 0.0
     for role, data in (("as it came", original), ("as sutura writes it", write_onnx(network))):
@@ -66,6 +67,19 @@ def _explained(network: Network, points: np.ndarray, exact: Mapping[str, np.ndar
         raise NetworkError(f"{shown(network.name)} overflows on ordinary inputs; its weights are too large")
     own = float(np.max(np.abs(single - exact[network.output]), initial=0.0))
     return max(SLACK * own, ROUNDING * largest)
+
+
+def _defined(
+    network: Network, points: Float32[np.ndarray, " batch *shape"]
+) -> tuple[Float32[np.ndarray, " some *shape"], Mapping[str, np.ndarray]]:
+    """The points, less those at which a quotient of the network has no finite value, and all values there."""
+    values = activations(network, points.astype(np.float64))
+    if not any(isinstance(node.op, ops.Divide | ops.Reciprocal) for node in network.nodes):
+        return points, values
+    finite = np.all([np.isfinite(v).reshape(len(points), -1).all(axis=1) for v in values.values()], axis=0)
+    if not finite.any():
+        raise NetworkError(f"{shown(network.name)} divides by zero on ordinary inputs; it cannot be checked")
+    return points[finite], {name: value[finite] for name, value in values.items()}
 
 
 def _points(network: Network, count: int, seed: int) -> Float32[np.ndarray, " batch *shape"]:

@@ -44,6 +44,12 @@ def _same(op: ops.Op, shape: Shape) -> Shape:
     return shape
 
 
+def _softmax(op: ops.Softmax, shape: Shape) -> Shape:
+    if not shape or shape[-1] < 2:
+        raise NetworkError(f"needs at least two numbers on its axis, and reads {shown_shape(shape)}")
+    return shape
+
+
 def _pair(op: ops.Op, left: Shape, right: Shape) -> Shape:
     if left != right:
         raise NetworkError(
@@ -168,6 +174,8 @@ RULES: dict[type[Any], Callable[..., Shape]] = {
     ops.DivideConstant: _broadcast,
     ops.Add: _pair,
     ops.Subtract: _pair,
+    ops.Multiply: _pair,
+    ops.Divide: _pair,
     ops.Conv: _conv,
     ops.BatchNormalization: _normalization,
     ops.AveragePool: _pool,
@@ -183,4 +191,8 @@ RULES: dict[type[Any], Callable[..., Shape]] = {
     ops.Clip: _same,
     ops.Sigmoid: _same,
     ops.Tanh: _same,
+    ops.Square: _same,
+    ops.Reciprocal: _same,
+    ops.Exp: _same,
+    ops.Softmax: _softmax,
 }

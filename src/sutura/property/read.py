@@ -20,5 +20,10 @@ def read_property(path: Path | str) -> Property:
     """
     path = Path(path)
     text = read_source(path)
-    reader = vnnlib2.parse if _VERSION_2.match(text) else vnnlib1.parse
+    reader = vnnlib2.parse if is_version_2(text) else vnnlib1.parse
     return reader(text, stem(path), source=str(path))
+
+
+def is_version_2(text: bytes) -> bool:
+    """Whether a VNN-LIB text says that it is of version 2."""
+    return _VERSION_2.match(text) is not None

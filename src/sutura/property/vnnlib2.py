@@ -29,6 +29,25 @@ MOST_LISTS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as a query declares it; `type` is the word of the standard, float32 or real."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query about one network: what it declares, and the property that it asks to refute."""
+
+    network: str
+    input: Tensor
+    output: Tensor
+    property: Property
+
+
+@dataclass(frozen=True, slots=True)
 class _Scope:
     """The two tensors by name (kind and shape), and the budgets left."""
 
@@ -49,6 +68,11 @@ def parse(text: bytes, name: str, *, source: str | None = None) -> Property:
     Literals are taken as the exact decimals they spell. The property's `text` is the same in VNN-LIB 1.0.
     Raises MissingExtraError where the package `vnnlib` is not installed, PropertyError for everything else.
     """
+    return parse_query(text, name, source=source).property
+
+
+def parse_query(text: bytes, name: str, *, source: str | None = None) -> Query:
+    """As `parse`, with the names, types and shapes that the query declares."""
     source = source or name
     query = _query(text, source)
     try:
@@ -61,7 +85,9 @@ def parse(text: bytes, name: str, *, source: str | None = None) -> Property:
         inputs, outputs = (math.prod(shape) for _, shape in tensors.values())
         bounds, formulas = gather(_formula(scope, assertion.expr) for assertion in query.assertions)
         cases = cases_of(bounds, formulas, inputs, limits())
-        return Property(name, inputs, outputs, cases, write(inputs, outputs, cases))
+        prop = Property(name, inputs, outputs, cases, write(inputs, outputs, cases))
+        network = query.networks[0]
+        return Query(network.name, _declared(network.inputs[0]), _declared(network.outputs[0]), prop)
     except PropertyError as error:
         raise PropertyError(f"{source}: {error}") from None
 
@@ -138,6 +164,10 @@ def _ends(
     return network.inputs, network.outputs
 
 
+def _declared(tensor: vnnlib.InputDefinition | vnnlib.OutputDefinition) -> Tensor:
+    return Tensor(tensor.name, _TYPES[tensor.dtype.name], tuple(tensor.shape))
+
+
 def _check_one(end: str, tensors: Sequence[vnnlib.InputDefinition | vnnlib.OutputDefinition]) -> None:
     if len(tensors) != 1:
         raise PropertyError(f"the network has {len(tensors)} {end} tensors; sutura takes one {end}")
@@ -197,7 +227,7 @@ def _line(node: vnnlib.Node) -> int:
     return cast("vnnlib.Var | vnnlib.Literal", node).line
 
 
-_TYPES = frozenset({"Real", "F32"})
+_TYPES = {"Real": "real", "F32": "float32"}
 _LITERALS = frozenset({"Float", "Int", "IntExpr", "Literal"})
 
 _CONNECTIVES: dict[str, Callable[[tuple[Formula, ...]], Formula]] = {"And": All, "Or": Either}
