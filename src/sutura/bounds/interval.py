@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from sutura.bounds.program import Affine, Elementwise, Layer, MaxOf, Program
+from sutura.bounds.program import Affine, Elementwise, MaxOf, Program
 from sutura.bounds.relaxation import RANGES
 from sutura.bounds.rounding import OVERFLOW_GUARD, SLACK, SMALLEST_NORMAL32, UNIT64, Profile, gamma
 
@@ -52,8 +52,3 @@ def activation(layer: Elementwise | MaxOf, low: Array, high: Array) -> tuple[Arr
 def magnitude(low: Array, high: Array) -> Array:
     """Largest absolute value of each entry."""
     return np.maximum(abs(low), abs(high))
-
-
-def is_activation(layer: Layer) -> bool:
-    """Whether a layer bends."""
-    return not isinstance(layer, Affine)

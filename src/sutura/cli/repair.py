@@ -176,7 +176,12 @@ def _free(place: Path, taken: Container[Path]) -> Path:
 
 
 def _kind(place: Path) -> str:
-    endings = {".cert.json": "certificate", ".vnnlib": "property as VNN-LIB 1.0", ".png": "decision map"}
+    endings = {
+        ".cert.json": "certificate",
+        ".report.json": "report",
+        ".vnnlib": "property as VNN-LIB 1.0",
+        ".png": "decision map",
+    }
     return next((kind for ending, kind in endings.items() if place.name.endswith(ending)), "repaired network")
 
 
@@ -212,11 +217,7 @@ def _show(job: Job, report: dict[str, Any], files: dict[Path, bytes]) -> None:
         console.print(f"[yellow]note:[/] {plain(report['note'])}")
     console.print(_estimates(report["estimates"]))
     for place in files:
-        console.print(f"wrote {plain(str(place))} ({_kind_of(place)})")
-
-
-def _kind_of(place: Path) -> str:
-    return "report" if place.name.endswith(".report.json") else _kind(place)
+        console.print(f"wrote {plain(str(place))} ({_kind(place)})")
 
 
 def _estimates(found: dict[str, Any]) -> Table:

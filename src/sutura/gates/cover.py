@@ -17,8 +17,6 @@ from sutura.verdict.deadline import Deadline, OutOfTimeError
 from sutura.verdict.goal import Goal
 from sutura.verdict.step import UNCUTTABLE, Step, step
 
-PROVED, OPEN = True, False
-
 CHUNK = 64
 """Boxes bounded together: fixed, so that a tree does not depend on the number of workers."""
 
@@ -33,14 +31,14 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """A tree over the box (midpoint cuts) with cells PROVED or OPEN, and how many boxes were bounded."""
+    """A tree over the box (midpoint cuts) with cells that say whether they are proved, and boxes bounded."""
 
     tree: Tree[bool]
     boxes: int
 
 
 def cover(program: Program, aim: Goal, box: Box32, budget: Budget, run: tuple[Executor, Listener]) -> Covered:
-    """Prove what can be proved, level by level. Each PROVED cell is sound for every float32 execution.
+    """Prove what can be proved, level by level. Each proved cell is sound for every float32 execution.
 
     Depends on the budget of boxes but not on the number of workers. Stops early at the deadline.
     """

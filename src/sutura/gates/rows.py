@@ -9,7 +9,8 @@ import onnx
 from jaxtyping import Float32, Int64
 from onnx import TensorProto, helper
 
-from sutura.network.run import open_session
+from sutura.network.onnx_file import open_file
+from sutura.network.run import load_runtime
 
 Rows = Callable[[Float32[np.ndarray, "batch n"]], Int64[np.ndarray, " batch"]]
 
@@ -22,11 +23,11 @@ def rows_of(repaired: bytes) -> Rows:
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.append(helper.make_tensor_value_info("sutura.leaf", TensorProto.FLOAT, ["N", 1]))
-    session = open_session(repaired, gated=True)
-    runtime = type(session.runtime)(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    file = open_file(repaired)
+    runtime = load_runtime(shown.SerializeToString())
 
     def rows(x: Float32[np.ndarray, "batch n"]) -> Int64[np.ndarray, " batch"]:
-        leaf = runtime.run(["sutura.leaf"], {session.input: x.reshape(len(x), *session.input_shape)})[0]
+        leaf = runtime.run(["sutura.leaf"], {file.input: x.reshape(len(x), *file.sample)})[0]
         return leaf[:, 0].astype(np.int64)
 
     return rows

@@ -44,25 +44,33 @@ def open_session(data: bytes, *, threads: int = 1, optimise: bool = True, gated:
     Runtime's optimisations at their default. Raises NetworkError where the file is malformed or ONNX
     Runtime does not take it.
     """
-    import onnxruntime
-
     file = open_file(data)
     for statement in file.statements:
         if not gated and any(isinstance(value, Unreadable) for value in statement.attributes.values()):
             raise NetworkError(f"node {statement} has an attribute that is not run, such as a subgraph")
+    runtime = load_runtime(data, threads=threads, optimise=optimise)
+    if file.fixed_batch and not gated:
+        file = settled(file)[0]
+    single = file.fixed_batch or not file.batched
+    return Session(runtime, file.input, file.output, file.sample, single, file.batched)
+
+
+def load_runtime(data: bytes, *, threads: int = 1, optimise: bool = True) -> Any:
+    """A quiet onnxruntime.InferenceSession on the CPU, for bytes checked before (see `open_session`).
+
+    Raises NetworkError where ONNX Runtime does not take them.
+    """
+    import onnxruntime
+
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.log_severity_level = FATAL
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        runtime = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except (RuntimeError, ValueError, *_failures()) as error:
         raise NetworkError(f"ONNX Runtime does not load the network: {_line(error)}") from None
-    if file.fixed_batch and not gated:
-        file = settled(file)[0]
-    single = file.fixed_batch or not file.batched
-    return Session(runtime, file.input, file.output, file.sample, single, file.batched)
 
 
 def run(
