@@ -15,6 +15,10 @@ class PropertyError(SuturaError):
     """The property cannot be read, or contradicts itself."""
 
 
+class DataError(SuturaError):
+    """A data set cannot be read, or does not fit the network."""
+
+
 class MismatchError(SuturaError):
     """Network and property do not fit each other."""
 

@@ -8,12 +8,12 @@ import logging
 import warnings
 from collections.abc import Generator
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from sutura.errors import MissingExtraError, NetworkError
+from sutura.errors import NetworkError
+from sutura.extras import require
 from sutura.network.budget import shown
 from sutura.network.evaluate import evaluate
 from sutura.network.graph import Network
@@ -46,11 +46,8 @@ def from_torch(module: Any, example: Any) -> Network:
 
 
 def _torch() -> Any:
-    try:
-        import_module("onnxscript")
-        return import_module("torch")
-    except ImportError as error:
-        raise MissingExtraError(f"{error.name} is not installed; run: pip install sutura[torch]") from None
+    require("onnxscript", "torch")
+    return require("torch", "torch")
 
 
 def _batch(torch: Any, example: Any, name: str) -> Any:
