@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from sutura.property.build import robustness as robustness
     from sutura.property.read import read_property as read_property
     from sutura.property.spec import Property as Property
+    from sutura.verdict.difference import DiffConfig as DiffConfig
+    from sutura.verdict.difference import Difference as Difference
+    from sutura.verdict.difference import diff as diff
     from sutura.verdict.outcome import Proved as Proved
     from sutura.verdict.outcome import Unknown as Unknown
     from sutura.verdict.outcome import Violated as Violated
@@ -60,6 +63,9 @@ PLACES = {
     "RepairConfig": "gates.mend",
     "repair": "gates.mend",
     "VerifyConfig": "verdict.search",
+    "DiffConfig": "verdict.difference",
+    "Difference": "verdict.difference",
+    "diff": "verdict.difference",
     "Proved": "verdict.outcome",
     "Unknown": "verdict.outcome",
     "Violated": "verdict.outcome",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +18,7 @@ class Region:
     def __len__(self) -> int:
         return len(self.low)
 
-    def take(self, rows: Int64[np.ndarray, " k"] | slice) -> Region:
+    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " batch"] | slice) -> Region:
         """Some of the boxes."""
         return Region(self.low[rows], self.high[rows])
 

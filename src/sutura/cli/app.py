@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "List every node of a network, supported or not.",
     "verify": "Decide whether a network has its properties.",
     "repair": "Make a network provably have its properties.",
+    "diff": "Bound how far two networks differ on a region.",
     "check": "Check a repaired network's certificate independently.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
 }

@@ -11,6 +11,7 @@ from sutura import __version__
 from sutura.gates.evaluate import Inside, Outside
 from sutura.gates.mend import Repair
 from sutura.network.inspect import Inspection
+from sutura.verdict.difference import Difference, Seen
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
 
 ASSUMPTIONS = (
@@ -75,6 +76,38 @@ def repair(result: Repair, before: Sequence[dict[str, Any]], files: dict[str, st
 def figures(inner: Sequence[Inside], outer: Outside) -> dict[str, Any]:
     """Estimates by sampling."""
     return {"inside": [asdict(i) for i in inner], "outside": asdict(outer)}
+
+
+def difference(found: Difference) -> dict[str, Any]:
+    """How far two networks differ, from both sides."""
+    low, high = found.separate
+    return {
+        "largest": {"certified": found.largest, "seen": found.largest_seen},
+        "outputs": [
+            {
+                "certified": [float(a), float(b)],
+                "separate": [float(c), float(d)],
+                "seen": [float(e), float(f)],
+            }
+            for a, b, c, d, e, f in zip(found.low, found.high, low, high, *found.attained, strict=True)
+        ],
+        "decides_alike": found.decides_alike,
+        "same_share": found.same_share,
+        "widest": _seen(found.widest),
+        "changed": None if found.changed is None else _seen(found.changed),
+        "boxes": found.boxes,
+        "seconds": found.seconds,
+        "assumptions": list(ASSUMPTIONS),
+    }
+
+
+def _seen(seen: Seen) -> dict[str, Any]:
+    return {
+        "input": [float(v) for v in seen.input],
+        "input_hex": [float(v).hex() for v in seen.input],
+        "first": [float(v) for v in seen.first],
+        "second": [float(v) for v in seen.second],
+    }
 
 
 def inspection(found: Inspection) -> dict[str, Any]:
