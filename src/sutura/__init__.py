@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sutura.property.build import robustness as robustness
     from sutura.property.read import read_property as read_property
     from sutura.property.spec import Property as Property
+    from sutura.runtime.guard import Guard as Guard
+    from sutura.runtime.guard import GuardConfig as GuardConfig
     from sutura.verdict.difference import DiffConfig as DiffConfig
     from sutura.verdict.difference import Difference as Difference
     from sutura.verdict.difference import diff as diff
@@ -62,6 +64,8 @@ PLACES = {
     "Repair": "gates.mend",
     "RepairConfig": "gates.mend",
     "repair": "gates.mend",
+    "Guard": "runtime.guard",
+    "GuardConfig": "runtime.guard",
     "VerifyConfig": "verdict.search",
     "DiffConfig": "verdict.difference",
     "Difference": "verdict.difference",

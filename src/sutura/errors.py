@@ -37,3 +37,11 @@ class MissingExtraError(SuturaError):
 
 class OutputError(SuturaError):
     """A result cannot be written where it was asked for."""
+
+
+class GuardError(SuturaError):
+    """A guarded network's input or output is not to be used, and no fallback was given for it."""
+
+
+class JournalError(SuturaError):
+    """A journal belongs to other work, is in use, or cannot be read or written."""
