@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sutura.certificate.check import check as check
+    from sutura.condensation.condense import CondenseConfig as CondenseConfig
+    from sutura.condensation.condense import Condensed as Condensed
+    from sutura.condensation.condense import condense as condense
     from sutura.errors import SuturaError as SuturaError
     from sutura.gates.mend import Repair as Repair
     from sutura.gates.mend import RepairConfig as RepairConfig
@@ -48,6 +51,9 @@ __version__ = "0.1.0"
 
 PLACES = {
     "check": "certificate.check",
+    "CondenseConfig": "condensation.condense",
+    "Condensed": "condensation.condense",
+    "condense": "condensation.condense",
     "SuturaError": "errors",
     "Network": "network.graph",
     "Loaded": "network.read",

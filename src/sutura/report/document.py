@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sutura import __version__
+from sutura.condensation.condense import Condensed
 from sutura.gates.evaluate import Inside, Outside
 from sutura.gates.mend import Repair
 from sutura.network.inspect import Inspection
@@ -108,6 +109,23 @@ def _seen(seen: Seen) -> dict[str, Any]:
         "first": [float(v) for v in seen.first],
         "second": [float(v) for v in seen.second],
     }
+
+
+def condensed(found: Condensed) -> dict[str, Any]:
+    """Orientations a layer, and what merging did where it was asked for."""
+    layers = [
+        {"node": layer.node, "neurons": layer.neurons, "counts": [asdict(c) for c in layer.counts]}
+        for layer in found.layers
+    ]
+    if found.merged is None:
+        return {"layers": layers, "merged": None}
+    merged = {
+        "layers": [asdict(layer) for layer in found.merged.layers],
+        "bound": None if found.bound is None else [float(v) for v in found.bound],
+        "difference": None if found.difference is None else difference(found.difference),
+        "accuracy": None if found.accuracies is None else list(found.accuracies),
+    }
+    return {"layers": layers, "merged": merged}
 
 
 def inspection(found: Inspection) -> dict[str, Any]:
