@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One moment of a search: what is done, boxes looked at, boxes waiting, share (0 to 1) of it settled."""
+    """One moment of a search: what is done, boxes looked at, boxes waiting, share (0 to 1) of it settled.
+
+    `bound` is a certified lower bound of the distance from unsafe over all that waits (None: not known), and
+    `note` says what else happened.
+    """
 
     stage: str
     boxes: int
     waiting: int
     settled: float
+    bound: float | None = None
+    note: str = ""
 
 
 Listener = Callable[[Progress], None]

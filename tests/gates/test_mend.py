@@ -204,9 +204,9 @@ NEURON = RepairConfig(
 )
 
 
-@pytest.mark.parametrize(("labels", "both_kinds"), [([0, 1, 2], False), ([0, 1], True)])
-def test_neuron_gates_hold_neurons_in_their_regions_only(labels, both_kinds):
-    data = mlp([3, 10, 4], 3)
+@pytest.mark.parametrize(("seed", "labels", "both_kinds"), [(3, [0, 1, 2], False), (5, [1, 2], True)])
+def test_neuron_gates_hold_neurons_in_their_regions_only(seed, labels, both_kinds):
+    data = mlp([3, 10, 4], seed)
     wanted = [argmax_in(cube([-0.5] * 3, [0.5] * 3), labels, outputs=4)]
     result = repair(loaded(data), wanted, NEURON)
     x, _, _, row = promises(data, wanted, result)

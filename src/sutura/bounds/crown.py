@@ -15,10 +15,11 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import csr_array, issparse
 
 from sutura.bounds import interval
+from sutura.bounds.bend import through_lines, through_maximum
 from sutura.bounds.program import Affine, Elementwise, MaxOf, Program
 from sutura.bounds.region import Region
 from sutura.bounds.relaxation import LINES, PIECEWISE_LINEAR, Lines
-from sutura.bounds.rounding import FLOAT32_ANY_ORDER, SLACK, UNIT64, Profile, gamma
+from sutura.bounds.rounding import FLOAT32_ANY_ORDER, SLACK, Profile
 
 ROW_ENTRIES = 1 << 17
 """Entries of a coefficient block: small enough for a core's cache, large enough to hide call overhead."""
@@ -27,6 +28,8 @@ Array = Float64[np.ndarray, "batch n"]
 Rows = Float64[np.ndarray, "batch rows n"]
 Column = Float64[np.ndarray, "batch rows"]
 Checkpoint = Callable[[], None]
+Watch = Callable[[int, Rows], None]
+"""Shown the coefficients with which each activation is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,10 +75,17 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowerPlanes:
-    """value[i, j] <= rows[j] . output for each box i; `slopes[i, j]` is the plane's slope in the inputs."""
+    """value[i, j] <= rows[j] . output for each box i.
+
+    The plane: rows[j] . output >= plane[i, j] + sum_d |slopes[i, j, d]| t_d at every input whose side d is
+    t_d away from the corner where the plane is lowest. `strain[i, j, d]` estimates how much of what the
+    relaxations lose is owed to side d (zero where no shares were given).
+    """
 
     value: Column
+    plane: Column
     slopes: Rows
+    strain: Rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +97,15 @@ class Combination:
     loss: Column
 
 
+NO_SHARES: Mapping[int, Rows] = {}
+
+
 def no_checkpoint() -> None:
     """Never interrupts."""
+
+
+def no_watch(_: int, __: Rows) -> None:
+    """Looks at nothing."""
 
 
 def crown(
@@ -196,34 +213,40 @@ def _dense_rows(weight: np.ndarray | csr_array, entry: Int64[np.ndarray, " k"]) 
 
 
 def lower_planes(
-    program: Program, region: Region, bounds: Bounds, rows: Float64[np.ndarray, "rows outputs"]
+    program: Program,
+    region: Region,
+    bounds: Bounds,
+    rows: Float64[np.ndarray, "... rows outputs"],
+    *,
+    absolute: Rows | None = None,
+    shares: Mapping[int, Rows] = NO_SHARES,
 ) -> LowerPlanes:
-    """Lower bounds of rows @ output over each box, for every float32 execution, with their planes."""
+    """Lower bounds of rows @ output over each box, for every float32 execution, with their planes.
+
+    `rows` are those of all boxes, or of each box. Where they were rounded from sums, `absolute` must hold the
+    sums of the absolute parts. `shares` are those of `influence`; they guide cuts and touch no bound.
+    """
     at = len(program.layers)
-    stacked = np.broadcast_to(rows, (len(region), *rows.shape))
-    lost = _charged(program, stacked, interval.magnitude(bounds.low[at], bounds.high[at]))
-    value, slopes = backward(program, region, bounds, Combination({at: stacked}, np.zeros(lost.shape), lost))
+    stacked = np.broadcast_to(rows, (len(region), *rows.shape[-2:]))
+    low, high = bounds.low[at], bounds.high[at]
+    lost = interval.charged(program, stacked if absolute is None else absolute, interval.magnitude(low, high))
+    strain = [np.broadcast_to(0.0, (*lost.shape, program.inputs))]
+
+    def watch(value: int, a: Rows) -> None:
+        if value in shares:
+            strain.append(abs(a) @ shares[value])
+
+    start = Combination({at: stacked}, np.zeros(lost.shape), lost)
+    plane, slopes = backward(program, region, bounds, start, watch)
     # A row that is one output, or its negative, is read off without rounding.
-    exact = (np.count_nonzero(rows, axis=1) == 1) & (abs(rows).sum(axis=1) == 1.0)
-    direct = _interval_rows(stacked, bounds.low[at], bounds.high[at]) - np.where(exact, 0.0, SLACK * lost)
-    return LowerPlanes(np.fmax(value, direct), slopes)
+    exact = (np.count_nonzero(rows, axis=-1) == 1) & (abs(rows).sum(axis=-1) == 1.0) & (absolute is None)
+    direct = interval.least(stacked, low, high) - np.where(exact, 0.0, SLACK * lost)
+    return LowerPlanes(np.fmax(plane, direct), plane, slopes, sum(strain[1:], strain[0]))
 
 
-def _charged(program: Program, rows: Rows, magnitude: Array) -> Column:
-    """What float64 may lose in rows . value."""
-    return gamma(interval.terms(program), UNIT64) * _dot(abs(rows), magnitude)
-
-
-def _dot(rows: Rows, vector: Array) -> Column:
-    return (rows @ vector[:, :, None])[:, :, 0]
-
-
-def _interval_rows(rows: Rows, low: Array, high: Array) -> Column:
-    positive = np.maximum(rows, 0.0)
-    return _dot(positive, low) + _dot(rows - positive, high)
-
-
-def backward(program: Program, region: Region, bounds: Bounds, start: Combination) -> tuple[Column, Rows]:
+def backward(
+    program: Program, region: Region, bounds: Bounds, start: Combination, watch: Watch = no_watch
+) -> tuple[Column, Rows]:
     """Lower bounds of a combination over each box, and the slopes in the inputs they come from.
 
     Sound for float32 execution. Not-a-number anywhere gives minus infinity.
@@ -238,25 +261,23 @@ def backward(program: Program, region: Region, bounds: Bounds, start: Combinatio
             error = bounds.errors[at]
             assert error is not None
             constant = constant + a @ layer.bias
-            loss = loss + _dot(abs(a), error)
+            loss = loss + interval.dot(abs(a), error)
             for source, weight in zip(layer.sources, layer.weights, strict=True):
                 _accumulate(
                     coefficients, source, (a.reshape(-1, a.shape[2]) @ weight).reshape(*a.shape[:2], -1)
                 )
             continue
+        watch(at, a)
         s = layer.source
-        passed, offset = _bend(layer, a, bounds, at)
+        passed, offset = _bent(layer, a, bounds, at)
         constant = constant + offset
         if s == 0 or not isinstance(program.layers[s - 1], Affine):
-            loss = (
-                loss
-                + _charged(program, passed, interval.magnitude(bounds.low[s], bounds.high[s]))
-                + abs(offset) * 1e-15
-            )
+            size = interval.magnitude(bounds.low[s], bounds.high[s])
+            loss = loss + interval.charged(program, passed, size) + abs(offset) * 1e-15
         _accumulate(coefficients, s, passed)
     slopes = coefficients.get(0, np.zeros((*constant.shape, program.inputs)))
-    loss = loss + _charged(program, slopes, region.magnitude)
-    low = constant + _interval_rows(slopes, region.low, region.high) - SLACK * loss
+    loss = loss + interval.charged(program, slopes, region.magnitude)
+    low = constant + interval.least(slopes, region.low, region.high) - SLACK * loss
     return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
 
 
@@ -264,35 +285,9 @@ def _accumulate(coefficients: dict[int, Rows], source: int, rows: Rows) -> None:
     coefficients[source] = coefficients[source] + rows if source in coefficients else rows
 
 
-def _bend(layer: Elementwise | MaxOf, a: Rows, bounds: Bounds, at: int) -> tuple[Rows, Column]:
-    """Replace an activation by the line that bounds it from the side each coefficient needs."""
-    positive = np.maximum(a, 0.0)
-    negative = a - positive
+def _bent(layer: Elementwise | MaxOf, a: Rows, bounds: Bounds, at: int) -> tuple[Rows, Column]:
     if isinstance(layer, MaxOf):
-        return _bend_max(layer, (positive, negative), bounds)
+        return through_maximum(a, layer, bounds.low[layer.source], bounds.high[layer.source])
     lines = bounds.lines[at]
     assert lines is not None
-    offset = _dot(negative, lines.upper_offset)
-    if lines.lower_offset is not None:
-        offset = offset + _dot(positive, lines.lower_offset)
-    positive *= lines.lower_slope[:, None, :]
-    negative *= lines.upper_slope[:, None, :]
-    positive += negative
-    return positive, offset
-
-
-def _bend_max(layer: MaxOf, parts: tuple[Rows, Rows], bounds: Bounds) -> tuple[Rows, Column]:
-    """max >= its entry of best lower bound; max <= that entry where it beats all others, else the high."""
-    positive, negative = parts
-    low, high = bounds.low[layer.source][:, layer.windows], bounds.high[layer.source][:, layer.windows]
-    best = low.argmax(axis=2)[..., None]
-    entry = np.take_along_axis(np.broadcast_to(layer.windows, low.shape), best, axis=2)
-    other = np.where(layer.windows[None] == entry, -np.inf, high).max(axis=2)
-    wins = (np.take_along_axis(low, best, axis=2)[..., 0] >= other)[:, None, :]
-    kept = positive + np.where(wins, negative, 0.0)
-    offset = _dot(np.where(wins, 0.0, negative), high.max(axis=2))
-    size = bounds.low[layer.source].shape[1]
-    line = np.arange(kept.shape[0] * kept.shape[1]).reshape(*kept.shape[:2], 1) * size
-    flat = entry[:, None, :, 0] + line
-    summed = np.bincount(flat.reshape(-1), weights=kept.reshape(-1), minlength=line.size * size)
-    return summed.reshape(*kept.shape[:2], size), offset
+    return through_lines(a, lines)

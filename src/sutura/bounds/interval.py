@@ -12,6 +12,8 @@ from sutura.bounds.relaxation import RANGES
 from sutura.bounds.rounding import OVERFLOW_GUARD, SLACK, SMALLEST_NORMAL32, UNIT64, Profile, gamma
 
 Array = Float64[np.ndarray, "batch n"]
+Rows = Float64[np.ndarray, "batch rows n"]
+Column = Float64[np.ndarray, "batch rows"]
 
 
 def terms(program: Program) -> int:
@@ -52,3 +54,19 @@ def activation(layer: Elementwise | MaxOf, low: Array, high: Array) -> tuple[Arr
 def magnitude(low: Array, high: Array) -> Array:
     """Largest absolute value of each entry."""
     return np.maximum(abs(low), abs(high))
+
+
+def dot(rows: Rows, vector: Array) -> Column:
+    """rows . vector for each box and row."""
+    return (rows @ vector[:, :, None])[:, :, 0]
+
+
+def least(rows: Rows, low: Array, high: Array) -> Column:
+    """Least of rows . x over low <= x <= high, up to float64 rounding (see `charged`)."""
+    positive = np.maximum(rows, 0.0)
+    return dot(positive, low) + dot(rows - positive, high)
+
+
+def charged(program: Program, rows: Rows, size: Array) -> Column:
+    """What float64 may lose in rows . x where |x| <= size."""
+    return gamma(terms(program), UNIT64) * dot(abs(rows), size)

@@ -1,4 +1,4 @@
-"""Look for a witness first: projected sign-gradient descent on the unsafe margin, from many starts."""
+"""Look for a witness first: projected gradient descent on the unsafe margin, from many starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from sutura.bounds.gradient import gradients
 from sutura.bounds.program import Program, run
 from sutura.verdict.goal import Goal
 
-SHRINK = 0.9
+PACE, SHRINK = 0.1, 0.8
+"""First step of the descent, as a share of a side, and what each step is of the one before."""
+
+OVER = 0.3
+"""Starts are drawn from a box larger by this share on each side, and moved to the faces they lie beyond:
+witnesses like faces and corners."""
+
 MOST_POINTS = 4096
 """Points moved together; many conjunctions get fewer starts each."""
 
@@ -22,7 +28,7 @@ class AttackConfig:
     """How hard to look: starts for each conjunction, descent steps, and the seed of the starts."""
 
     starts: int = 64
-    steps: int = 40
+    steps: int = 20
     seed: int = 0
 
 
@@ -38,26 +44,26 @@ def attack(
 
     `checkpoint` is called before each step and may raise.
     """
+    width = high - low
     conjunctions = len(aim.members)
     starts = max(1, min(config.starts, MOST_POINTS // max(1, conjunctions)))
     random = np.random.default_rng(config.seed)
-    share = random.random((starts * conjunctions, len(low)))
-    corners = len(share) // 4
-    share[:corners] = np.round(share[:corners])
+    share = np.clip((1.0 + 2.0 * OVER) * random.random((starts * conjunctions, len(low))) - OVER, 0.0, 1.0)
     share[-1:] = 0.5
     wanted = np.repeat(np.arange(conjunctions), starts)
-    x, width = low + share * (high - low), high - low
+    x = low + share * width
     best, record = x, np.full(len(x), np.inf)
-    pace = 0.25
+    pace = PACE
     for _ in range(config.steps + 1):
         checkpoint()
         with np.errstate(all="ignore"):
             values = run(program, x)
             margin, worst = _worst(aim, values[-1], wanted)
-            slope = gradients(program, values, aim.rows[worst])[0]
+            slope = np.nan_to_num(gradients(program, values, aim.rows[worst])[0]) * width
+            step = slope / np.maximum(abs(slope).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         better = margin < record
         best, record = np.where(better[:, None], x, best), np.where(better, margin, record)
-        x = np.clip(x - pace * width * np.sign(np.nan_to_num(slope)), low, high)
+        x = np.clip(x - pace * width * step, low, high)
         pace *= SHRINK
     return best[np.argsort(record, kind="stable")]
 

@@ -41,11 +41,18 @@ Verdict = Proved | Violated | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How a verdict was reached: boxes bounded, share of the boxes proved safe (0 to 1), wall seconds."""
+    """How a verdict was reached: boxes bounded, share of the property's volume proved safe (0 to 1), seconds.
+
+    `bound` is a certified lower bound of how far what is left open stays from unsafe, in units of the outputs
+    (negative; None where nothing is left open or nothing is known), `batch` how many boxes were bounded
+    together in the end: fewer where memory ran out.
+    """
 
     boxes: int
     proved_share: float
     seconds: float
+    bound: float | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64
 
-from sutura.bounds.crown import join
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
 from sutura.errors import MismatchError
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property
-from sutura.verdict.ahead import Advance, Waiting, advance, waiting
 from sutura.verdict.attack import AttackConfig, attack
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
+from sutura.verdict.frontier import Advance, Waiting, advance, pop, waiting
 from sutura.verdict.goal import Goal, goal
-from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated
+from sutura.verdict.narrow import narrow
+from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated, Witness
 from sutura.verdict.replay import Runner, replay
-from sutura.verdict.step import step
 from sutura.verdict.workers import workers
 
 CHUNK = 32
-"""Open boxes halved together."""
+"""Open boxes halved together, fewer where a network is large: see `_chunk`."""
 
 ROUND = 8
-"""Chunks taken from the stack at once. Both are fixed: results do not depend on the number of workers."""
+"""Chunks taken from the stack at once. Fixed as the chunk is: results do not depend on the workers."""
 
-
-RULES = (3, 2, 1)
-"""Levels from one look ahead to the next (see `advance`): one rule after the other."""
-
-FIRST_TRY = 8_000
-"""Boxes of a first try under a rule."""
+ENTRIES = 1 << 20
+"""Most numbers in the values of a chunk."""
 
 EFFORTS = (AttackConfig(starts=8, steps=8), AttackConfig())
 """A short attack, then one bound of the whole box (often enough on large networks), then a long attack."""
+
+FIRST_ATTACK, STARTS_PER_BOX = 256, 0.125
+"""Each time the boxes bounded have doubled, from the first number on, an attack with this many new starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,8 @@ class Tally:
 
     boxes: int = 0
     settled: float = 0.0
+    bound: float | None = None
+    chunk: int = CHUNK
 
 
 def decide(
@@ -77,7 +78,7 @@ def decide(
     check_fit(program, prop)
     started = time.monotonic()
     deadline = within(config.timeout)
-    tally = Tally()
+    tally = Tally(chunk=_chunk(program))
     verdict: Verdict = Proved()
     with workers(config.workers) as pool:
         for case in range(len(prop.cases)):
@@ -89,7 +90,8 @@ def decide(
                 break
             verdict = verdict if isinstance(found, Proved) else found
     share = tally.settled / max(1, len(prop.cases))
-    return Outcome(verdict, Account(tally.boxes, share, time.monotonic() - started))
+    seconds = time.monotonic() - started
+    return Outcome(verdict, Account(tally.boxes, share, seconds, tally.bound, tally.chunk))
 
 
 def check_fit(program: Program, prop: Property) -> None:
@@ -101,6 +103,34 @@ def check_fit(program: Program, prop: Property) -> None:
         )
 
 
+def _chunk(program: Program) -> int:
+    """How many boxes to halve together: bounded by memory, whatever the machine."""
+    return max(1, min(CHUNK, ENTRIES // (2 * sum(program.sizes))))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One case of a property, with what it takes to decide it."""
+
+    program: Program
+    runner: Runner
+    prop: Property
+    case: int
+    aim: Goal
+    low: Float64[np.ndarray, " n"]
+    high: Float64[np.ndarray, " n"]
+
+    def attacked(self, config: AttackConfig, deadline: Deadline) -> Witness | None:
+        """A witness, where an attack finds one."""
+        found = attack(self.program, self.aim, self.low, self.high, config, deadline.check)
+        return self.replayed([found])
+
+    def replayed(self, parts: Sequence[Float64[np.ndarray, "k n"]]) -> Witness | None:
+        """The first of some points that ONNX Runtime finds unsafe."""
+        points = np.concatenate(parts) if parts else np.empty((0, len(self.low)))
+        return replay(self.runner, self.prop, self.case, points) if len(points) else None
+
+
 def _decide_case(
     problem: tuple[Program, Runner, Property, int],
     config: VerifyConfig,
@@ -108,117 +138,94 @@ def _decide_case(
     run: tuple[ThreadPoolExecutor, Tally, Listener],
 ) -> tuple[Verdict, Tally]:
     program, runner, prop, case = problem
+    tally = run[1]
     aim = goal(prop.cases[case].unsafe, prop.outputs)
     if not len(aim.members):
-        return Proved(), replace(run[1], settled=run[1].settled + 1.0)
+        return Proved(), replace(tally, settled=tally.settled + 1.0)
     low, high = (v.astype(np.float64) for v in prop.cases[case].box.float32_hull())
-    whole = Region(low[None], high[None])
-    start: list[Waiting] = []
+    asked = Problem(program, runner, prop, case, aim, low, high)
     try:
-        for effort in EFFORTS:
-            found = attack(program, aim, low, high, replace(effort, seed=config.seed), deadline.check)
-            witness = replay(runner, prop, case, found)
-            if witness is not None:
-                return Violated(witness), run[1]
-            if effort is EFFORTS[0]:
-                first = step(program, aim, whole, None, deadline.check)
-                start = [waiting(whole, first, np.zeros(1, dtype=np.int64))]
-                if first.safe.all():
-                    return Proved(), Tally(run[1].boxes + 1, run[1].settled + 1.0)
+        witness = asked.attacked(replace(EFFORTS[0], seed=config.seed), deadline)
+        if witness is not None:
+            return Violated(witness), tally
+        first = narrow(program, aim, Region(low[None], high[None]), None, deadline.check)
+        if first.safe.all():
+            return Proved(), replace(tally, boxes=tally.boxes + 1, settled=tally.settled + 1.0)
+        witness = asked.attacked(replace(EFFORTS[1], seed=config.seed), deadline)
+        if witness is not None:
+            return Violated(witness), tally
     except OutOfTimeError:
-        return _timed_out(config), run[1]
-    tally = run[1]
-    for every, most in schedule():
-        rule = (every, tally.boxes + most)
-        verdict, ended = _search(problem, aim, start, rule, (config, deadline, run[0], tally, run[2]))
-        if verdict is not None:
-            return verdict, ended
-        tally = replace(tally, boxes=ended.boxes)
-    raise AssertionError("the schedule never ends")
-
-
-def schedule() -> Iterator[tuple[int, int]]:
-    """Rules of branching in turn, each with the boxes it is given before the next starts afresh.
-
-    How long a search takes under one rule has a heavy tail: a short try under another rule is often quicker
-    than a long one.
-    """
-    most = FIRST_TRY
-    while True:
-        for every in RULES:
-            yield every, most
-        most *= 4
+        return _timed_out(config), tally
+    start = waiting(first, np.ones(1))
+    tally = replace(tally, boxes=tally.boxes + 1, settled=tally.settled + 1.0 - float(start.share.sum()))
+    return _search(asked, [start], config, deadline, (run[0], tally, run[2]))
 
 
 def _search(
-    problem: tuple[Program, Runner, Property, int],
-    aim: Goal,
+    problem: Problem,
     stack: list[Waiting],
-    rule: tuple[int, int],
-    run: tuple[VerifyConfig, Deadline, ThreadPoolExecutor, Tally, Listener],
-) -> tuple[Verdict | None, Tally]:
-    """Branch and bound under one rule; no verdict where its boxes are used up."""
-    config, deadline, pool, tally, listen = run
-    program, runner, prop, case = problem
-    every, most = rule
-
-    def halve(batch: Waiting) -> Advance:
-        return advance(program, aim, batch, every, deadline.check)
-
-    stuck = 0
-    while stack:
-        if tally.boxes > most:
-            return None, tally
-        if deadline.passed:
-            return _timed_out(config), tally
-        if sum(len(w.region) for w in stack) > config.waiting:
-            return Unknown(f"more than {config.waiting:,} boxes wait: the memory limit of the search"), tally
-        batches, stack = _pop(stack, CHUNK, ROUND)
-        try:
-            done = list(pool.map(halve, batches))
-        except OutOfTimeError:
-            return _timed_out(config), tally
-        points = np.concatenate([d.corners for d in done])
-        witness = replay(runner, prop, case, points) if len(points) else None
-        if witness is not None:
-            return Violated(witness), tally
-        stack = [*stack, *(d.open for d in done if len(d.open.region))]
-        stuck += sum(d.stuck for d in done)
-        tally = Tally(tally.boxes + sum(d.boxes for d in done), tally.settled + sum(d.settled for d in done))
-        count = sum(len(w.region) for w in stack)
-        listen(Progress(prop.name, tally.boxes, count, tally.settled / len(prop.cases)))
+    config: VerifyConfig,
+    deadline: Deadline,
+    run: tuple[ThreadPoolExecutor, Tally, Listener],
+) -> tuple[Verdict, Tally]:
+    """Branch and bound; whatever ends it, the tally says how far it came."""
+    pool, tally, listen = run
+    start, stuck, next_attack = tally.boxes, 0, FIRST_ATTACK
+    try:
+        while stack:
+            tally = replace(tally, bound=min(float(w.margin.min()) for w in stack))
+            waits = sum(len(w.region) for w in stack)
+            listen(_moment(problem.prop, tally, waits))
+            deadline.check()
+            if waits > config.waiting:
+                reason = f"more than {config.waiting:,} boxes wait: the memory limit of the search"
+                return Unknown(reason), tally
+            witness = None
+            if tally.boxes - start >= next_attack:
+                effort = AttackConfig(int(next_attack * STARTS_PER_BOX), seed=config.seed + next_attack)
+                next_attack *= 2
+                witness = problem.attacked(effort, deadline)
+            batches, rest = pop(stack, tally.chunk, ROUND)
+            done = [] if witness is not None else _halved(problem, batches, deadline, pool)
+            if done is None:
+                if tally.chunk == 1:
+                    return Unknown("memory ran out with a single box"), tally
+                tally = replace(tally, chunk=tally.chunk // 2)
+                listen(_moment(problem.prop, tally, waits, f"memory ran out; chunks of {tally.chunk} now"))
+                continue
+            witness = witness or problem.replayed([d.corners for d in done])
+            if witness is not None:
+                return Violated(witness), tally
+            stack = [*rest, *(d.open for d in done if len(d.open.region))]
+            stuck += sum(d.stuck for d in done)
+            boxes, settled = sum(d.boxes for d in done), sum(d.settled for d in done)
+            tally = replace(tally, boxes=tally.boxes + boxes, settled=tally.settled + settled)
+    except OutOfTimeError:
+        return _timed_out(config), tally
+    tally = replace(tally, bound=None, settled=tally.settled if stuck else float(round(tally.settled)))
+    listen(_moment(problem.prop, tally, 0))
     if stuck:
         return Unknown(f"{stuck} single points lie within float32 rounding of the unsafe set"), tally
     return Proved(), tally
 
 
+def _halved(
+    problem: Problem, batches: Sequence[Waiting], deadline: Deadline, pool: ThreadPoolExecutor
+) -> list[Advance] | None:
+    """Every batch advanced; None where memory ran out."""
+
+    def halve(batch: Waiting) -> Advance:
+        return advance(problem.program, problem.aim, batch, deadline.check)
+
+    try:
+        return list(pool.map(halve, batches))
+    except MemoryError:
+        return None
+
+
+def _moment(prop: Property, tally: Tally, waits: int, note: str = "") -> Progress:
+    return Progress(prop.name, tally.boxes, waits, tally.settled / len(prop.cases), tally.bound, note)
+
+
 def _timed_out(config: VerifyConfig) -> Unknown:
     return Unknown(f"timed out after {config.timeout:g} s")
-
-
-def _pop(stack: Sequence[Waiting], size: int, most: int) -> tuple[list[Waiting], list[Waiting]]:
-    """Up to `most` chunks of `size` boxes from the top of the stack, and what remains."""
-    rest, taken = list(stack), []
-    while rest and len(taken) < most:
-        parts, count = [], 0
-        while rest and count < size:
-            top = rest.pop()
-            keep = len(top.region) - (size - count)
-            if keep > 0:
-                rest.append(top.take(np.arange(keep)))
-                top = top.take(np.arange(keep, len(top.region)))
-            parts.append(top)
-            count += len(top.region)
-        taken.append(_joined(parts))
-    return taken, rest
-
-
-def _joined(parts: Sequence[Waiting]) -> Waiting:
-    if len(parts) == 1:
-        return parts[0]
-    return Waiting(
-        Region(np.concatenate([p.region.low for p in parts]), np.concatenate([p.region.high for p in parts])),
-        join([p.known for p in parts]),
-        np.concatenate([p.depth for p in parts]),
-        np.concatenate([p.promise for p in parts]),
-    )

@@ -7,7 +7,14 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 from threadpoolctl import threadpool_limits
+
+KEPT = 31 << 20
+"""Once a block of this size was freed, the C library of Linux keeps freed blocks up to it for the next use.
+
+Else every large temporary goes back to the system, and page faults take a third of the time of a search.
+"""
 
 
 def cores() -> int:
@@ -21,5 +28,6 @@ def workers(count: int | None) -> Generator[ThreadPoolExecutor]:
 
     Results are taken in the order of submission, so that they do not depend on the number of workers.
     """
+    np.empty(KEPT, dtype=np.uint8)
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(count or cores()) as pool:
         yield pool
