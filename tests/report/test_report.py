@@ -10,8 +10,9 @@ import pytest
 
 from sutura import __version__
 from sutura.errors import MismatchError, MissingExtraError
+from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
-from sutura.gates.mend import Regions, Repair
+from sutura.gates.regions import Regions
 from sutura.network.inspect import Inspection, NodeReport
 from sutura.property.build import argmax_in, box
 from sutura.report import decision_map, document

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from sutura import __version__
+from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
-from sutura.gates.mend import Repair
 from sutura.network.inspect import Inspection
 from sutura.verdict.difference import Difference, Seen
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
@@ -62,9 +62,11 @@ def repair(result: Repair, before: Sequence[dict[str, Any]], files: dict[str, st
     """What a repair did: verdicts before, regions, seconds and the files written."""
     return {
         "before": list(before),
-        "after": "certified",
+        "method": result.method,
+        "after": "certified" if result.certified else "unproved",
         "assumptions": list(ASSUMPTIONS),
         "regions": asdict(result.regions),
+        "trials": None if result.trials is None else asdict(result.trials),
         "nearest_safe_output": result.exact,
         "note": result.note,
         "seconds": {"search": result.search_seconds, "check": result.check_seconds},
