@@ -230,7 +230,9 @@ def test_splits_outside_of_their_cell_are_refused():
 
 
 def test_onnx_is_read_as_its_own_parser_reads_it():
-    data = leaning().save()
+    draft = leaning()
+    draft.mending, draft.output = [], "sutura.raw"
+    data = draft.save()
     ours, theirs = read_model(data), onnx.load_from_string(data)
     assert [(n.op, n.inputs, n.outputs) for n in ours.nodes] == [
         (n.op_type, tuple(n.input), tuple(n.output)) for n in theirs.graph.node

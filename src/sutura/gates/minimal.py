@@ -136,14 +136,14 @@ def _account(asked: Problem, mended: Sequence[Mended], note: str, how: tuple[Mea
 
 def last_layer(network: Network) -> Last:
     """Raises MismatchError where the network does not end in MatMul, MatMul and Add, or Gemm."""
-    node = network.nodes[-1]
+    *before, node = network.nodes
     bias = None
-    if isinstance(node.op, ops.AddConstant) and len(network.nodes) > 1:
-        bias, node = node, network.nodes[-2]
+    if isinstance(node.op, ops.AddConstant) and before:
+        bias, node = node, before[-1]
     if not isinstance(node.op, ops.MatMul | ops.Gemm) or len(network.output_shape) != 1:
         raise MismatchError(
             f"minimal modification needs a network that ends in an affine layer; {network.name} ends in "
-            f"{type(network.nodes[-1].op).__name__}"
+            f"{type(node.op).__name__}"
         )
     return Last(node, bias)
 
