@@ -74,7 +74,7 @@ class Job:
 @click.option(
     "--boxes",
     type=click.IntRange(min=0),
-    default=20_000,
+    default=8_000,
     show_default=True,
     help="Boxes to bound; 0: gate all.",
 )

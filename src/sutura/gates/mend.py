@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal as Choice
 
-from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged
+from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, pruned
 from sutura.gates.conflict import conflict
 from sutura.gates.cover import Budget, Covered, cover
 from sutura.gates.deliver import Repair, deliver, refused
@@ -18,6 +19,13 @@ from sutura.gates.regions import Label, Mended, regions
 from sutura.gates.safe_set import SafeSet, inner_point, safe_set
 from sutura.progress import Listener, Progress, silent
 from sutura.verdict.goal import Goal
+
+MOST_DISPATCHED = 128
+"""Cells of one box that the dispatcher tells apart. More would let fewer proved regions share a gate that
+never acts there, which costs no accuracy, but would slow down every batch."""
+
+SLIVERS = 16
+"""How much deeper than an even one a tree is looked into for cells to tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class RepairConfig:
     """
 
     gate: Choice["output", "neuron"] = "output"
-    boxes: int = 20_000
+    boxes: int = 8_000
     regions: int = 64
     timeout: float | None = None
     workers: int | None = None
@@ -157,13 +165,18 @@ def _labelled(gate: Label) -> Callable[[int, bool], Tree[Label]]:
     return lambda _, __: (Cell(gate),)
 
 
+def _gated(tree: Tree[bool], gate: OutputGate) -> Tree[Label]:
+    """Open cells get the gate, and so do their smallest neighbours, until few enough cells are left."""
+    for depth in range(max(1, len(tree)).bit_length() + SLIVERS, -1, -1):
+        kept = merged(pruned(tree, depth), operator.eq)
+        if len(cells(kept)) <= MOST_DISPATCHED:
+            tree = pruned(tree, depth)
+            break
+    return graft(merged(tree, _both_open), lambda _, proved: (Cell(None if proved else gate),))
+
+
 def _both_open(a: bool, b: bool) -> bool:
     return not a and not b
-
-
-def _gated(tree: Tree[bool], gate: OutputGate) -> Tree[Label]:
-    """Open cells get the gate; open siblings become one cell."""
-    return graft(merged(tree, _both_open), lambda _, proved: (Cell(None if proved else gate),))
 
 
 def _output_gates(

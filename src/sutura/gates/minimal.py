@@ -50,7 +50,7 @@ class MinimalConfig:
 
     rounds: int = 40
     margin: float = 1e-3
-    boxes: int = 20_000
+    boxes: int = 8_000
     timeout: float | None = None
     workers: int | None = None
 
