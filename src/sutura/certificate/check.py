@@ -2,9 +2,11 @@
 properties.
 
 Run it as `python -m sutura.certificate.check fixed.onnx prop1.vnnlib [prop2.vnnlib ...] fixed.cert.json`.
-It needs Python and numpy, and nothing else of sutura. What `accepted` means: for every float32 input in the
-box of every property, every IEEE 754 binary32 execution of the exported network (any order of summation,
-fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output that the property allows.
+It needs Python and numpy, and nothing else of sutura. With `--exact-sample K` or `--exact` the exact checker
+(exact.py: Python alone, whole numbers only) then bounds K boxes again, or all. What `accepted` means: for
+every float32 input in the box of every property, every IEEE 754 binary32 execution of the exported network
+(any order of summation, fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output
+that the property allows.
 Assumed: comparisons are exact, the sigmoid and tanh of the runtime stay within 4e-7 of the functions, the
 file is executed as written.
 """
@@ -14,17 +16,18 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
-from sutura.certificate import schema, tree
+from sutura.certificate import exact, schema, tree
 from sutura.certificate.cells import Duty, leaves
 from sutura.certificate.compile import compile_network
 from sutura.certificate.errors import CertificateError, brief
@@ -44,7 +47,8 @@ class Report:
     """What the checker found. `reason` is one line: what was accepted, or the first thing that fails.
 
     Counts are what was established before the verdict: leaves walked, those that needed a bound, those that
-    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time.
+    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time; `tier` is the strongest
+    check that spoke: "fast" (float64, every leaf), "exact-sample" or "exact" (whole numbers).
     """
 
     accepted: bool
@@ -55,6 +59,7 @@ class Report:
     rows: int
     properties: int
     seconds: float
+    tier: str = "fast"
 
 
 @dataclass(slots=True)
@@ -260,6 +265,21 @@ def _batches(proof: _Proof, found: Iterator[tuple[Duty, ...]], tally: _Tally) ->
         yield _Batch(case, tuple(group))
 
 
+def exactly(report: Report, files: Sequence[bytes], sample: int | None, workers: int | None) -> Report:
+    """The report once the exact checker has spoken too, on all boxes (`sample` None) or on so many."""
+    began = time.perf_counter()
+
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done:,} of {total:,} boxes bounded exactly" + "\n" * (done == total))
+
+    cores = workers or os.cpu_count() or 1
+    accepted, reason = exact.check(files, sample=sample, workers=cores, progress=tell)
+    seconds = report.seconds + time.perf_counter() - began
+    tier = "exact" if sample is None else "exact-sample"
+    return replace(report, accepted=accepted, reason=reason, tier=tier, seconds=seconds)
+
+
 def _read(path: Path) -> bytes:
     """A file's bytes within the budget, inflated where its name ends in .gz."""
     if path.stat().st_size > MAX_FILE:
@@ -283,7 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("properties", type=Path, nargs="+", help="VNN-LIB 1.0 files (.vnnlib or .vnnlib.gz)")
     parser.add_argument("certificate", type=Path, help="certificate (JSON)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--workers", type=int, default=1, help="threads (default 1)")
+    parser.add_argument("--workers", type=int, help="threads, or processes of the exact tiers (default all)")
+    parser.add_argument("--exact", action="store_true", help="bound every box again in whole numbers")
+    parser.add_argument(
+        "--exact-sample", type=int, metavar="K", help="the same for K boxes, drawn by SHA-256"
+    )
     given = parser.parse_args(arguments)
     try:
         network, certificate = _read(given.network), _read(given.certificate)
@@ -291,7 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, zlib.error, CertificateError) as error:
         sys.stderr.write(f"unreadable: {' '.join(str(error).split())}\n")
         return 2
-    report = check(network, properties, certificate, workers=min(max(given.workers, 1), 64))
+    workers = min(max(given.workers or 1, 1), 64)
+    report = check(network, properties, certificate, workers=workers)
+    if report.accepted and (given.exact or given.exact_sample is not None):
+        files = (network, *properties, certificate)
+        report = exactly(report, files, None if given.exact else given.exact_sample, given.workers)
     if given.json:
         sys.stdout.write(json.dumps(asdict(report)) + "\n")
     else:
