@@ -7,8 +7,7 @@ It needs Python and numpy, and nothing else of sutura. With `--exact-sample K` o
 every float32 input in the box of every property, every IEEE 754 binary32 execution of the exported network
 (any order of summation, fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output
 that the property allows.
-Assumed: comparisons are exact, the sigmoid and tanh of the runtime stay within 4e-7 of the functions, the
-file is executed as written.
+What that rests on is in the certificate, and printed (see claim.py).
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from typing import final
 
 from sutura.certificate import exact, schema, tree
 from sutura.certificate.cells import Duty, leaves
+from sutura.certificate.claim import Claim, certified
+from sutura.certificate.claim import claim as rests_on
 from sutura.certificate.compile import compile_network
 from sutura.certificate.errors import CertificateError, brief
 from sutura.certificate.gates import Gates, needs_bound, read_gates
@@ -47,8 +48,9 @@ class Report:
     """What the checker found. `reason` is one line: what was accepted, or the first thing that fails.
 
     Counts are what was established before the verdict: leaves walked, those that needed a bound, those that
-    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time; `tier` is the strongest
-    check that spoke: "fast" (float64, every leaf), "exact-sample" or "exact" (whole numbers).
+    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time; `claim` is what is
+    shown (None where refused); `tier` the strongest check that spoke: "fast" (float64, every leaf),
+    "exact-sample" or "exact" (whole numbers).
     """
 
     accepted: bool
@@ -59,6 +61,7 @@ class Report:
     rows: int
     properties: int
     seconds: float
+    claim: Claim | None = None
     tier: str = "fast"
 
 
@@ -69,6 +72,7 @@ class _Tally:
     gated: int = 0
     outside: int = 0
     rows: int = 0
+    claim: Claim | None = None
 
 
 def check(
@@ -96,9 +100,9 @@ def check(
         reason, accepted = f"the files are malformed ({type(error).__name__}: {brief(str(error))})", False
     reason = " ".join(reason.split())
     seconds = time.perf_counter() - began
-    return Report(
-        accepted, reason, tally.leaves, tally.proved, tally.gated, tally.rows, len(properties), seconds
-    )
+    shown = tally.claim if accepted else None
+    counted = (tally.leaves, tally.proved, tally.gated, tally.rows, len(properties))
+    return Report(accepted, reason, *counted, seconds, shown)
 
 
 def _check(
@@ -112,6 +116,7 @@ def _check(
     _bind(claim, network, properties)
     exported = open_exported(network)
     wanted = [_named(entry.name, data) for entry, data in zip(claim.properties, properties, strict=True)]
+    tally.claim = _assumed(claim, exported)
     gates = read_gates(exported)
     tally.rows = gates.rows
     for entry, found in zip(claim.properties, wanted, strict=True):
@@ -140,6 +145,14 @@ def _bind(claim: Certificate, network: bytes, properties: Sequence[bytes]) -> No
             raise CertificateError(
                 f"property {entry.name}: the file given is not the one certified (SHA-256 differs)"
             )
+
+
+def _assumed(claim: Certificate, exported: Exported) -> Claim:
+    """What the proof shows, once it is checked; the certificate must say itself what that rests on."""
+    wanted = rests_on(claim.profile, (node.op for node in exported.nodes))
+    if claim.assumes != wanted.assumes:
+        raise CertificateError(f"the certificate must name what it assumes: {', '.join(wanted.assumes)}")
+    return wanted
 
 
 def _named(name: str, data: bytes) -> Property:
@@ -277,7 +290,10 @@ def exactly(report: Report, files: Sequence[bytes], sample: int | None, workers:
     accepted, reason = exact.check(files, sample=sample, workers=cores, progress=tell)
     seconds = report.seconds + time.perf_counter() - began
     tier = "exact" if sample is None else "exact-sample"
-    return replace(report, accepted=accepted, reason=reason, tier=tier, seconds=seconds)
+    shown = report.claim if accepted else None
+    if shown is not None and sample is None:
+        shown = certified(shown)
+    return replace(report, accepted=accepted, reason=reason, claim=shown, tier=tier, seconds=seconds)
 
 
 def _read(path: Path) -> bytes:
@@ -321,9 +337,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = (network, *properties, certificate)
         report = exactly(report, files, None if given.exact else given.exact_sample, given.workers)
     if given.json:
-        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+        shown = {"assumptions": report.claim.assumptions} if report.claim else {}
+        sys.stdout.write(json.dumps({**asdict(report), **shown}) + "\n")
     else:
         sys.stdout.write(f"{'accepted' if report.accepted else 'refused'}: {report.reason}\n")
+        if report.claim:
+            sys.stdout.write(f"{report.claim.level}: {report.claim.meaning}; assumed:\n")
+            sys.stdout.writelines(f"- {text}\n" for text in report.claim.assumptions)
     return 0 if report.accepted else 1
 
 

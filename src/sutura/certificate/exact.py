@@ -1177,6 +1177,8 @@ def open_proof(files: tuple[bytes, ...]) -> tuple[Graph, Gates, list[Case], int,
         "a property does not fit the network",
     )
     want(all(len(values) == outputs for values in gates.constant), "a property does not fit the output gate")
+    curves = [word for word, ops in CURVES.items() if ops & {node.op for node in graph.nodes}]
+    want(claim["assumes"] == ASSUMES + curves, "the certificate does not name what it assumes")
     cases = [case for found in read for case in found[2]]
     counts = {"gated": 0, "leaves": 0, "outside": 0, "proved": 0, "rows": gates.rows}
     tasks, settled = list[Task](), dict[tuple[int, int], bool]()
@@ -1284,7 +1286,9 @@ ENDLESS = 1 << 300
 FUSED = 12  # roundings that an operation may add when a runtime folds it into its neighbour
 COEFFICIENT = 57  # bits of a coefficient before it is multiplied by weights
 HALVINGS = 6
-KIND = b'["sutura-certificate",1,"float32-any-order"]'
+KIND = b'["sutura-certificate",2,"float32-any-order"]'
+CURVES = {"curves-within-4e-7": {"Sigmoid", "Tanh"}, "exp-within-2^-21": {"Exp", "Softmax"}}
+ASSUMES = ["file-as-hashed", "float32-inputs", "exact-comparisons", "binary32-nearest"]
 CHUNK = 8
 DRAW = b"sutura exact sample\0"
 MALFORMED = (
@@ -1308,17 +1312,9 @@ SCALARS: dict[str, Callable[[Any], Any]] = {
 NUMBERS = {"data_type", "version", "ir_version", "elem_type", "dim_value"}
 NAMES = {"name", "domain", "op_type"}
 KEYS = {
-    "format",
+    "assumes", "counts", "digest", "format", "network", "original", "profile", "properties", "tool", "tree",
     "version",
-    "network",
-    "original",
-    "properties",
-    "profile",
-    "tool",
-    "tree",
-    "counts",
-    "digest",
-}
+}  # fmt: skip
 VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,7})")
 NUMBER = re.compile(r"[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,3})?")
 TOKEN = re.compile(r"[()]|;[^\n]*|[^\s();]+")
