@@ -198,7 +198,10 @@ def _dense_rows(weight: np.ndarray | csr_array, entry: Int64[np.ndarray, " k"]) 
 def lower_planes(
     program: Program, region: Region, bounds: Bounds, rows: Float64[np.ndarray, "rows outputs"]
 ) -> LowerPlanes:
-    """Lower bounds of rows @ output over each box, for every float32 execution, with their planes."""
+    """Lower bounds of rows @ output over each box, for every float32 execution, with their planes.
+
+    Bounds that cross cannot both be right: nothing is said of their box.
+    """
     at = len(program.layers)
     stacked = np.broadcast_to(rows, (len(region), *rows.shape))
     lost = _charged(program, stacked, interval.magnitude(bounds.low[at], bounds.high[at]))
@@ -206,7 +209,9 @@ def lower_planes(
     # A row that is one output, or its negative, is read off without rounding.
     exact = (np.count_nonzero(rows, axis=1) == 1) & (abs(rows).sum(axis=1) == 1.0)
     direct = _interval_rows(stacked, bounds.low[at], bounds.high[at]) - np.where(exact, 0.0, SLACK * lost)
-    return LowerPlanes(np.fmax(value, direct), slopes)
+    crossed = [np.any(low > high, axis=1) for low, high in zip(bounds.low, bounds.high, strict=True)]
+    value = np.where(np.any(crossed, axis=0)[:, None], -np.inf, np.fmax(value, direct))
+    return LowerPlanes(value, slopes)
 
 
 def _charged(program: Program, rows: Rows, magnitude: Array) -> Column:
