@@ -21,9 +21,8 @@ from exported import (
     dense,
     f32,
     leaning,
+    leaning_rows,
     leaning_weights,
-    switched,
-    twice_switched,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,7 +65,7 @@ def _plain(division):
 
 
 def test_one_copied_file_runs_without_site_packages(tmp_path):
-    network = twice_switched().save()
+    network = leaning_rows().save()
     files = {"fixed.onnx": network, "p.vnnlib": ORDER_PROPERTY}
     files["cert.json"] = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
     for name, data in (files | {"exact.py": SOURCE.read_bytes()}).items():
@@ -119,7 +118,7 @@ def test_what_is_not_finite_is_refused(bits):
 
 
 def test_both_readers_see_the_same_file():
-    data = twice_switched().save()
+    data = leaning_rows().save()
     theirs, ours = wire.read_model(data), exact.read_graph(data)
     assert set(theirs.constants) == set(ours.constants)
     for name, value in theirs.constants.items():
@@ -299,7 +298,7 @@ def both(network, nodes=LEANING_TREE, counts=LEANING_COUNTS, properties=(ORDER_P
     return accepted, reason
 
 
-@pytest.mark.parametrize("draft", [leaning, switched, twice_switched])
+@pytest.mark.parametrize("draft", [leaning, leaning_rows])
 def test_gated_networks_are_accepted(draft):
     assert both(draft().save())[0]
 
@@ -307,12 +306,12 @@ def test_gated_networks_are_accepted(draft):
 def test_neuron_gates_are_accepted_and_needed():
     draft = dense(leaning_weights())
     add_neuron_gate(draft, "h0", np.array([[False] * 3, [True, True, False]]), [[0, 0, 0], [1, 0, 0]])
-    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)], row=True)
     good = Counts(leaves=2, proved=2, gated=0, outside=0, rows=2)
     assert both(draft.save(), counts=good)[0]
     draft = dense(leaning_weights())
     add_neuron_gate(draft, "h0", np.array([[False] * 3, [True, True, False]]), [[0, 0, 0], [0, 0, 0]])
-    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)], row=True)
     accepted, reason = both(draft.save(), counts=good)
     assert not accepted
     assert "no bound shows it safe" in reason

@@ -194,6 +194,8 @@ def _output_gate(exported: Exported, tree: Node) -> tuple[str, OutputGate]:
     if any(test != tests[0] for test in tests):
         raise CertificateError("the candidates of the output gate are not put to the same test")
     gate = _gate(exported, tests[0], constant, guard)
+    if gate.active[0].any():
+        raise CertificateError("row 0, whose samples are never mended, has active clauses")
     if guard.columns.shape[0] != gate.constant.shape[1]:
         raise CertificateError("the guard compares another number of outputs than the gate has")
     return raw, gate
