@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from sutura.condensation.condense import Condensed as Condensed
     from sutura.condensation.condense import condense as condense
     from sutura.errors import SuturaError as SuturaError
-    from sutura.gates.mend import Repair as Repair
+    from sutura.gates.deliver import Repair as Repair
     from sutura.gates.mend import RepairConfig as RepairConfig
-    from sutura.gates.mend import repair as repair
+    from sutura.gates.repair import repair as repair
     from sutura.network.graph import Network as Network
     from sutura.network.read import Loaded as Loaded
     from sutura.network.read import load as load
@@ -67,9 +67,9 @@ PLACES = {
     "robustness": "property.build",
     "read_property": "property.read",
     "Property": "property.spec",
-    "Repair": "gates.mend",
+    "Repair": "gates.deliver",
     "RepairConfig": "gates.mend",
-    "repair": "gates.mend",
+    "repair": "gates.repair",
     "Guard": "runtime.guard",
     "GuardConfig": "runtime.guard",
     "VerifyConfig": "verdict.search",

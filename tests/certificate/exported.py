@@ -23,9 +23,14 @@ def f32(value) -> np.ndarray:
 
 @dataclass
 class Draft:
-    """Nodes and constants of a file, in the order in which they are added; `save` takes both as they are."""
+    """Nodes and constants of a file, in the order in which they are added; `save` takes both as they are.
+
+    Where there are `mending` nodes, the output comes from an If that computes the last of them, or hands over
+    `sutura.raw`.
+    """
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
+    mending: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     inputs: tuple[int, ...] = (1,)
     outputs: tuple[int, ...] = (1,)
@@ -39,12 +44,28 @@ class Draft:
         self.constants[name] = np.asarray(value)
         return name
 
+    def mend(self, op, inputs, output, **attributes) -> str:
+        self.mending.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
     def find(self, name) -> onnx.NodeProto:
-        return next(node for node in self.nodes if node.name == name)
+        return next(node for node in [*self.nodes, *self.mending] if node.name == name)
+
+    def _switch(self) -> list[onnx.NodeProto]:
+        if not self.mending:
+            return []
+        untouched = helper.make_node("Identity", ["sutura.raw"], ["sutura.untouched"], "sutura.untouched")
+        branches = {
+            key: helper.make_graph(
+                nodes, key, [], [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
+            )
+            for key, nodes in (("then_branch", self.mending), ("else_branch", [untouched]))
+        }
+        return [helper.make_node("If", ["sutura.any"], [self.output], "Y", **branches)]
 
     def save(self) -> bytes:
         graph = helper.make_graph(
-            self.nodes,
+            [*self.nodes, *self._switch()],
             "exported",
             [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", *self.inputs])],
             [helper.make_tensor_value_info(self.output, TensorProto.FLOAT, ["N", *self.outputs])],
@@ -73,41 +94,45 @@ def dense(weights: Weights, output: str = "Y") -> Draft:
     return draft
 
 
-def add_dispatch(draft: Draft, splits: Sequence[tuple]) -> None:
-    """`splits` lists nodes by number: ("leaf", row) or (dim, threshold, left, right)."""
-    branch = [split for split in splits if split[0] != "leaf"]
-    leaf = [(at, split[1]) for at, split in enumerate(splits) if split[0] == "leaf"]
-    assert len(branch) + len(leaf) == len(splits)
+def tree_node(reads: str, name: str, trees: Sequence[Sequence[tuple]]) -> onnx.NodeProto:
+    """Each tree lists its nodes by number: ("leaf", number) or (feature, threshold, left, right)."""
+    every = [(number, at, split) for number, tree in enumerate(trees) for at, split in enumerate(tree)]
+    leaf = [(number, at, split[1]) for number, at, split in every if split[0] == "leaf"]
 
     def column(at, otherwise):
-        return [split[at] if split[0] != "leaf" else otherwise for split in splits]
+        return [split[at] if split[0] != "leaf" else otherwise for _, _, split in every]
 
-    tree_node = helper.make_node(
+    return helper.make_node(
         "TreeEnsembleRegressor",
-        ["X"],
-        ["sutura.leaf"],
-        name="sutura.leaf",
+        [reads],
+        [name],
+        name=name,
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function="SUM",
         post_transform="NONE",
-        nodes_treeids=[0] * len(splits),
-        nodes_nodeids=list(range(len(splits))),
+        nodes_treeids=[number for number, _, _ in every],
+        nodes_nodeids=[at for _, at, _ in every],
         nodes_featureids=column(0, 0),
         nodes_values=[float(value) for value in column(1, 0.0)],
-        nodes_modes=["LEAF" if split[0] == "leaf" else "BRANCH_LEQ" for split in splits],
+        nodes_modes=["LEAF" if split[0] == "leaf" else "BRANCH_LEQ" for _, _, split in every],
         nodes_truenodeids=column(2, 0),
         nodes_falsenodeids=column(3, 0),
-        target_treeids=[0] * len(leaf),
-        target_nodeids=[at for at, _ in leaf],
+        target_treeids=[number for number, _, _ in leaf],
+        target_nodeids=[at for _, at, _ in leaf],
         target_ids=[0] * len(leaf),
-        target_weights=[float(row) for _, row in leaf],
+        target_weights=[float(row) for _, _, row in leaf],
     )
-    draft.constant("sutura.flat_shape", np.array([-1], dtype=np.int64))
-    at = draft.nodes
-    at.insert(0, tree_node)
-    at.insert(1, helper.make_node("Reshape", ["sutura.leaf", "sutura.flat_shape"], ["sutura.flat_row"]))
-    at.insert(2, helper.make_node("Cast", ["sutura.flat_row"], ["sutura.row"], to=TensorProto.INT64))
+
+
+def add_dispatch(draft: Draft, splits: Sequence[tuple], *, row: bool = False) -> None:
+    """The dispatch tree over X; `row` adds the row as an index, for neuron gates."""
+    draft.nodes.insert(0, tree_node("X", "sutura.leaf", [splits]))
+    if row:
+        draft.constant("sutura.flat_shape", np.array([-1], dtype=np.int64))
+        at = draft.nodes
+        at.insert(1, helper.make_node("Reshape", ["sutura.leaf", "sutura.flat_shape"], ["sutura.flat_row"]))
+        at.insert(2, helper.make_node("Cast", ["sutura.flat_row"], ["sutura.row"], to=TensorProto.INT64))
 
 
 def add_neuron_gate(draft: Draft, value: str, mask: np.ndarray, constant: np.ndarray) -> None:
@@ -127,52 +152,83 @@ def add_neuron_gate(draft: Draft, value: str, mask: np.ndarray, constant: np.nda
     draft.nodes[at + 1 : at + 1] = new
 
 
-def _test(draft: Draft, z: str, kind: str, blocks: Sequence[tuple]) -> str:
+def _test(draft: Draft, z: str, kind: str, blocks: Sequence[tuple], *, rows: bool) -> str:
     names = []
     for at, (op, left, right) in enumerate(blocks):
         name = f"sutura.{kind}.{at}"
         if op == "linear":
-            draft.node("MatMul", [z, "sutura.linear"], f"{name}.sum")
-            draft.node("Abs", [z], f"{name}.abs")
-            draft.node("MatMul", [f"{name}.abs", "sutura.linear_slack"], f"{name}.slack")
-            draft.node("Add", [f"{name}.slack", "sutura.linear_than"], f"{name}.than")
-            names.append(draft.node("Greater", [f"{name}.sum", f"{name}.than"], name))
+            draft.mend("MatMul", [z, "sutura.linear"], f"{name}.sum")
+            draft.mend("Abs", [z], f"{name}.abs")
+            draft.mend("MatMul", [f"{name}.abs", "sutura.linear_slack"], f"{name}.slack")
+            draft.mend("Add", [f"{name}.slack", "sutura.linear_than"], f"{name}.than")
+            names.append(draft.mend("Greater", [f"{name}.sum", f"{name}.than"], name))
             continue
-        draft.node("Gather", [z, left], f"{name}.l", axis=1)
+        draft.mend("Gather", [z, left], f"{name}.l", axis=1)
         if op.startswith("order"):
-            right = draft.node("Gather", [z, right], f"{name}.r", axis=1)
+            right = draft.mend("Gather", [z, right], f"{name}.r", axis=1)
         op = {"order": "Greater", "order_eq": "GreaterOrEqual", "above": "Greater", "below": "Less"}[op]
-        names.append(draft.node(op, [f"{name}.l", right], name))
+        names.append(draft.mend(op, [f"{name}.l", right], name))
     lits = names[0]
     if len(names) > 1:
-        lits = draft.node("Concat", names, f"sutura.{kind}.lits", axis=1)
-    draft.node("Cast", [lits], f"sutura.{kind}.float", to=TensorProto.FLOAT)
-    draft.node("MatMul", [f"sutura.{kind}.float", "sutura.clauses"], f"sutura.{kind}.count")
-    draft.node("Gather", ["sutura.inactive", "sutura.row"], f"sutura.{kind}.off", axis=0)
-    draft.node("Add", [f"sutura.{kind}.count", f"sutura.{kind}.off"], f"sutura.{kind}.total")
-    draft.node("ReduceMin", [f"sutura.{kind}.total"], f"sutura.{kind}.low", axes=[1], keepdims=1)
-    return draft.node("Greater", [f"sutura.{kind}.low", "sutura.half"], f"sutura.{kind}.ok")
+        lits = draft.mend("Concat", names, f"sutura.{kind}.lits", axis=1)
+    draft.mend("Cast", [lits], f"sutura.{kind}.float", to=TensorProto.FLOAT)
+    total = draft.mend("MatMul", [f"sutura.{kind}.float", "sutura.clauses"], f"sutura.{kind}.count")
+    if rows:
+        draft.mend("Gather", ["sutura.inactive", "sutura.mended_row"], f"sutura.{kind}.off", axis=0)
+        total = draft.mend("Add", [total, f"sutura.{kind}.off"], f"sutura.{kind}.total")
+    draft.mend("ReduceMin", [total], f"sutura.{kind}.low", axes=[1], keepdims=1)
+    return draft.mend("Greater", [f"sutura.{kind}.low", "sutura.half"], f"sutura.{kind}.ok")
 
 
-def add_output_gate(draft: Draft, blocks, clauses, inactive, constant, shift) -> None:
-    """Seals the value `sutura.raw`. `blocks` are (kind, index constant, other constant); fix = y + shift."""
-    raw = "sutura.raw"
+@dataclass(frozen=True)
+class Guard:
+    """Columns of exact comparisons, and trees over them (over the row and them, where `rows`)."""
+
+    columns: Sequence[Sequence[float]]
+    trees: Sequence[Sequence[tuple]]
+    rows: bool = False
+
+
+def add_output_gate(draft: Draft, guard: Guard, blocks, clauses, constant, shift, inactive=None) -> None:
+    """Mends `sutura.raw`. `blocks` are (kind, index constant, other constant); fix = y + shift.
+
+    Without `inactive` there is one gate: `constant` is one row. The dispatch tree must be added afterwards.
+    """
+    raw, rows = "sutura.raw", inactive is not None
     flat = len(draft.outputs) == 1
-    draft.constant("sutura.half", f32(0.5))
-    draft.constant("sutura.clauses", f32(clauses))
-    draft.constant("sutura.inactive", f32(inactive))
-    draft.constant("sutura.constant", f32(constant))
+    table = {"half": 0.5, "clauses": clauses, "constant": constant, "compare": guard.columns}
+    if rows:
+        table["inactive"] = inactive
+    for name, value in table.items():
+        draft.constant(f"sutura.{name}", f32(value))
     draft.constant("shift", f32(shift))
+    draft.constant("sutura.first", np.array(0, dtype=np.int64))
+    draft.constant("sutura.second_axis", np.array([1], dtype=np.int64))
     y = raw if flat else draft.node("Flatten", [raw], "sutura.y", axis=1)
-    passed = _test(draft, y, "test0", blocks)
-    draft.node("Add", [y, "shift"], "sutura.fix")
-    mended = _test(draft, "sutura.fix", "test1", blocks)
-    draft.node("Gather", ["sutura.constant", "sutura.row"], "sutura.fallback", axis=0)
-    draft.node("Where", [mended, "sutura.fix", "sutura.fallback"], "sutura.else")
-    draft.node("Where", [passed, y, "sutura.else"], "Y" if flat else "sutura.out")
+    features = draft.node("MatMul", [y, "sutura.compare"], "sutura.gaps")
+    if guard.rows:
+        features = draft.node("Concat", ["sutura.leaf", features], "sutura.features", axis=1)
+    draft.nodes.append(tree_node(features, "sutura.failing", guard.trees))
+    draft.node("Gemm", ["sutura.leaf", "sutura.failing"], "sutura.found", transA=1)
+    draft.node("Greater", ["sutura.found", "sutura.half"], "sutura.any")
+    draft.mend("Mul", ["sutura.leaf", "sutura.failing"], "sutura.needing")
+    draft.mend("NonZero", ["sutura.needing"], "sutura.places")
+    draft.mend("Gather", ["sutura.places", "sutura.first"], "sutura.place", axis=0)
+    draft.mend("Gather", [y, "sutura.place"], "sutura.bad", axis=0)
+    rest = "sutura.constant"
+    if rows:
+        draft.mend("Gather", ["sutura.leaf", "sutura.place"], "sutura.bad_leaf", axis=0)
+        draft.mend("Gather", ["sutura.bad_leaf", "sutura.first"], "sutura.bad_row", axis=1)
+        draft.mend("Cast", ["sutura.bad_row"], "sutura.mended_row", to=TensorProto.INT64)
+        rest = draft.mend("Gather", ["sutura.constant", "sutura.mended_row"], "sutura.fallback", axis=0)
+    draft.mend("Add", ["sutura.bad", "shift"], "sutura.mended")
+    passed = _test(draft, "sutura.mended", "test", blocks, rows=rows)
+    draft.mend("Where", [passed, "sutura.mended", rest], "sutura.sealed")
+    draft.mend("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index")
+    draft.mend("ScatterND", [y, "sutura.index", "sutura.sealed"], "sutura.fixed")
     if not flat:
-        draft.node("Shape", [raw], "sutura.shape")
-        draft.node("Reshape", ["sutura.out", "sutura.shape"], "Y")
+        draft.mend("Shape", [raw], "sutura.shape")
+        draft.mend("Reshape", ["sutura.fixed", "sutura.shape"], "sutura.shaped")
 
 
 def certificate(network: bytes, properties: Sequence[bytes], nodes, counts: Counts) -> bytes:
@@ -212,63 +268,40 @@ def leaning_weights() -> Weights:
     ]
 
 
-def leaning() -> Draft:
-    """The network above, sealed by an order gate in row 1, which serves x0 > 0."""
-    draft = dense(leaning_weights(), "sutura.raw")
+SMALLEST = 2.0**-126
+ORDER_BLOCKS = [("order", "sutura.lhs", "sutura.rhs")]
+ORDER_COLUMN = [[-1.0], [1.0]]
+ORDER_GUARD = Guard(ORDER_COLUMN, [[(0, -SMALLEST, 1, 2), ("leaf", 0), ("leaf", 1)]])
+HALVES = [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)]
+
+
+def order_constants(draft: Draft) -> None:
     draft.constant("sutura.lhs", np.array([0], dtype=np.int64))
     draft.constant("sutura.rhs", np.array([1], dtype=np.int64))
-    blocks = [("order", "sutura.lhs", "sutura.rhs")]
-    add_output_gate(draft, blocks, [[1]], [[1], [0]], [[0, 0], [1, 0.5]], [0.5, -0.5])
-    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+
+
+def leaning(guard: Guard = ORDER_GUARD) -> Draft:
+    """The network above, sealed by an order gate in row 1, which serves x0 > 0."""
+    draft = dense(leaning_weights(), "sutura.raw")
+    order_constants(draft)
+    add_output_gate(draft, guard, ORDER_BLOCKS, [[1]], [[1, 0.5]], [0.5, -0.5])
+    add_dispatch(draft, HALVES)
     return draft
 
 
-def switched() -> Draft:
-    """The same, with all of the output gate inside an If that skips it where no sample needs a gate."""
-    draft = leaning()
-    at = next(i for i, node in enumerate(draft.nodes) if "sutura.raw" in node.output) + 1
-    inner = draft.nodes[at:]
-    inner[-1].output[0] = inner[-1].name = "sutura.sealed"
-    draft.nodes = draft.nodes[:at]
-    draft.node("ReduceMax", ["sutura.leaf"], "sutura.highest", keepdims=0)
-    draft.node("Greater", ["sutura.highest", "sutura.half"], "sutura.any")
-    untouched = helper.make_node("Identity", ["sutura.raw"], ["sutura.untouched"])
-    branches = {
-        key: helper.make_graph(
-            nodes, key, [], [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
-        )
-        for key, nodes in (("then_branch", inner), ("else_branch", [untouched]))
-    }
-    draft.node("If", ["sutura.any"], "Y", **branches)
-    return draft
+ROW_GUARD = Guard(
+    ORDER_COLUMN,
+    [[(0, 0.5, 1, 2), ("leaf", 0), (1, -SMALLEST, 3, 4), ("leaf", 0), ("leaf", 1)]],
+    rows=True,
+)
 
 
-def twice_switched() -> Draft:
-    """The same, with the mending inside a second If, skipped where the network's own output passes."""
-    draft = switched()
-    outer = next(a.g for a in draft.nodes[-1].attribute if a.name == "then_branch")
-    nodes = list(outer.node)
-    at = next(i for i, node in enumerate(nodes) if "sutura.test0.ok" in node.output) + 1
-    first, rest = nodes[:at], nodes[at:]
-    rest[-1].output[0] = rest[-1].name = "sutura.mended"
-    first += [
-        helper.make_node(
-            "Cast", ["sutura.test0.ok"], ["sutura.passing"], "sutura.passing", to=TensorProto.FLOAT
-        ),
-        helper.make_node("ReduceMin", ["sutura.passing"], ["sutura.least"], "sutura.least", keepdims=0),
-        helper.make_node("Less", ["sutura.least", "sutura.half"], ["sutura.failing"], "sutura.failing"),
-    ]
-    kept = helper.make_node("Identity", ["sutura.raw"], ["sutura.kept"])
-    branches = {
-        key: helper.make_graph(
-            inner, key, [], [helper.make_tensor_value_info(inner[-1].output[0], TensorProto.FLOAT, None)]
-        )
-        for key, inner in (("then_branch", rest), ("else_branch", [kept]))
-    }
-    del outer.node[:]
-    outer.node.extend(
-        [*first, helper.make_node("If", ["sutura.failing"], ["sutura.sealed"], "if", **branches)]
-    )
+def leaning_rows(guard: Guard = ROW_GUARD) -> Draft:
+    """The same with tables by row, as a network with several gates has them."""
+    draft = dense(leaning_weights(), "sutura.raw")
+    order_constants(draft)
+    add_output_gate(draft, guard, ORDER_BLOCKS, [[1]], [[0, 0], [1, 0.5]], [0.5, -0.5], [[1], [0]])
+    add_dispatch(draft, HALVES)
     return draft
 
 

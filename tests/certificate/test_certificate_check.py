@@ -85,12 +85,12 @@ def test_neuron_gates_bind_the_rows_they_name():
     draft = dense(leaning_weights())
     mask = np.array([[False] * 3, [True, True, False]])
     exported.add_neuron_gate(draft, "h0", mask, [[0, 0, 0], [1, 0, 0]])
-    exported.add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    exported.add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)], row=True)
     report = verdict(draft.save(), LEANING_TREE, Counts(2, 2, 0, 0, 2))
     assert report.accepted, report.reason
     swapped = dense(leaning_weights())
     exported.add_neuron_gate(swapped, "h0", mask, [[0, 0, 0], [0, 1, 0]])
-    exported.add_dispatch(swapped, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    exported.add_dispatch(swapped, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)], row=True)
     report = verdict(swapped.save(), LEANING_TREE, Counts(2, 2, 0, 0, 2))
     assert not report.accepted
 
@@ -108,17 +108,14 @@ def test_an_operator_without_a_rule_is_refused_only_where_a_bound_is_needed():
 
 
 def test_an_image_shaped_output_is_flattened_for_its_gate():
-    draft = leaning()
-    at = next(i for i, node in enumerate(draft.nodes) if "sutura.raw" in node.output)
-    assert at
     reshaped = dense(leaning_weights(), "flat")
     reshaped.constant("shape", np.array([-1, 2, 1], dtype=np.int64))
     reshaped.node("Reshape", ["flat", "shape"], "sutura.raw")
     reshaped.outputs = (2, 1)
-    reshaped.constants |= {"sutura.lhs": np.array([0]), "sutura.rhs": np.array([1])}
-    blocks = [("order", "sutura.lhs", "sutura.rhs")]
-    exported.add_output_gate(reshaped, blocks, [[1]], [[1], [0]], [[0, 0], [1, 0.5]], [0.5, -0.5])
-    exported.add_dispatch(reshaped, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    exported.order_constants(reshaped)
+    given = exported.ORDER_GUARD, exported.ORDER_BLOCKS, [[1]], [[1, 0.5]], [0.5, -0.5]
+    exported.add_output_gate(reshaped, *given)
+    exported.add_dispatch(reshaped, exported.HALVES)
     report = verdict(reshaped.save(), LEANING_TREE, LEANING_COUNTS)
     assert report.accepted, report.reason
 
@@ -202,8 +199,8 @@ def test_the_room_needs_neither_onnx_nor_the_rest_of_sutura():
     )
 
 
-@pytest.mark.parametrize("draft", [exported.switched, exported.twice_switched])
-def test_an_output_gate_may_be_skipped_where_no_sample_needs_one(draft):
+@pytest.mark.parametrize("draft", [exported.leaning, exported.leaning_rows])
+def test_both_forms_of_the_gate_are_accepted_and_safe(draft):
     network = draft().save()
     report = verdict(network, LEANING_TREE, LEANING_COUNTS)
     assert report.accepted, report.reason

@@ -32,14 +32,15 @@ CERTIFICATE = Certificate(
     "sutura 0.1.0",
 )
 BYTES = (
-    b'{"counts":{"gated":1,"leaves":2,"outside":0,"proved":1,"rows":3},"digest":"DIGEST",'
+    b'{"assumes":["file-as-hashed","float32-inputs","exact-comparisons","binary32-nearest"],'
+    b'"counts":{"gated":1,"leaves":2,"outside":0,"proved":1,"rows":3},"digest":"DIGEST",'
     b'"format":"sutura-certificate","network":{"sha256":"'
     + b"a" * 64
     + b'"},"original":{"sha256":"'
     + b"b" * 64
     + b'"},'
     b'"profile":"float32-any-order","properties":[{"name":"p","sha256":"' + b"c" * 64 + b'"}],'
-    b'"tool":"sutura 0.1.0","tree":"AQAA","version":1}'
+    b'"tool":"sutura 0.1.0","tree":"AQAA","version":2}'
 )
 
 
@@ -52,11 +53,11 @@ def test_certificate_bytes_are_exactly_these():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b'"version":1}', b'"version":1}\n'),
-        (b'"version":1}', b'"version":1.0}'),
-        (b'"version":1}', b'"version":true}'),
-        (b'"version":1}', b'"version":NaN}'),
-        (b'"version":1}', b'"version":2}'),
+        (b'"version":2}', b'"version":2}\n'),
+        (b'"version":2}', b'"version":2.0}'),
+        (b'"version":2}', b'"version":true}'),
+        (b'"version":2}', b'"version":NaN}'),
+        (b'"version":2}', b'"version":1}'),
         (b'"gated":1', b'"gated":-1'),
         (b'"gated":1', b'"gated":true'),
         (b'"gated":1', b'"gated": 1'),
@@ -64,6 +65,8 @@ def test_certificate_bytes_are_exactly_these():
         (b"AQAA", b"AQA="),
         (b"AQAA", b"A QAA"),
         (b"any-order", b"one-order"),
+        (b"float32-inputs", b"no-such-inputs"),
+        (b'["file-as-hashed"', b'[["file-as-hashed"]'),
         (b"aaaa", b"AAAA"),
     ],
 )
@@ -230,7 +233,9 @@ def test_splits_outside_of_their_cell_are_refused():
 
 
 def test_onnx_is_read_as_its_own_parser_reads_it():
-    data = leaning().save()
+    draft = leaning()
+    draft.mending, draft.output = [], "sutura.raw"
+    data = draft.save()
     ours, theirs = read_model(data), onnx.load_from_string(data)
     assert [(n.op, n.inputs, n.outputs) for n in ours.nodes] == [
         (n.op_type, tuple(n.input), tuple(n.output)) for n in theirs.graph.node

@@ -162,6 +162,18 @@ def test_repair_shows_and_draws(tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_published_method_says_what_it_leaves(tmp_path):
+    out = tmp_path / "out.onnx"
+    result = say("repair", NET, NO_CLIMB, "-o", out, "--method", "nrepair", "--timeout", "1e-6", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 3
+    assert (report["method"], report["after"]) == ("nrepair", "unproved")
+    assert report["trials"]["skipped"] == report["trials"]["boxes"] > 0
+    assert "not reached in time" in report["note"]
+    assert out.exists()
+    assert not out.with_suffix(".cert.json").exists()
+
+
 def test_repair_gives_the_checker_a_property_that_it_can_read(tmp_path):
     packed = tmp_path / "two.vnnlib.gz"
     packed.write_bytes(
@@ -256,7 +268,7 @@ def test_what_goes_wrong_on_the_way_leaves_nothing(tmp_path, monkeypatch, error,
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(repair_command, "repair", fail)
+    monkeypatch.setattr(repair_command, "mended", fail)
     result = say("repair", NET, NO_CLIMB, "-o", tmp_path / "f.onnx", *FAST)
     assert result.exit_code == code
     assert len(result.stderr.strip().splitlines()) == 1
@@ -268,13 +280,13 @@ import sys
 from sutura.cli import repair
 from sutura.cli.app import main
 
-real = repair.repair
+real = repair.mended
 
 def told(*given, **options):
     print("started", flush=True)
     return real(*given, **options)
 
-repair.repair = told
+repair.mended = told
 main(sys.argv[1:])
 """
 

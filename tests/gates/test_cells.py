@@ -18,12 +18,12 @@ from sutura.gates.cells import (
     box32,
     boxes_of,
     cells,
-    depths,
     everything,
     explicit,
     graft,
     merged,
     partition,
+    pruned,
 )
 
 UP, DOWN = np.float32(np.inf), np.float32(-np.inf)
@@ -178,6 +178,10 @@ def test_graft_numbers_cells_in_preorder():
     assert [node.threshold for node in grown if isinstance(node, Cut) and node.dim == 2] == [0.0, 1.0, 2.0]
 
 
-def test_depths_count_the_cuts_above():
-    tree = (Cut(0, 1.0), Cell("a"), Cut(1, 2.0), Cell("b"), Cut(0, 0.0), Cell("c"), Cell("d"))
-    assert [(cell.label, d) for cell, d in depths(tree)] == [("a", 1), ("b", 2), ("c", 3), ("d", 3)]
+def test_pruned_trees_keep_what_is_proved_whole():
+    tree = (Cut(0), Cut(1), Cell(True), Cell(True), Cut(1), Cell(True), Cut(0), Cell(False), Cell(True))
+    assert pruned(tree, 3) == tree
+    assert pruned(tree, 2) == (*tree[:6], Cell(False))
+    assert pruned(tree, 1) == (*tree[:4], Cell(False))
+    assert pruned(tree, 0) == (Cell(False),)
+    assert pruned(tree[1:4], 0) == tree[1:4]

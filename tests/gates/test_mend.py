@@ -27,8 +27,9 @@ from sutura.certificate.check import check
 from sutura.errors import MismatchError, RepairError
 from sutura.gates import certify as certify_module
 from sutura.gates.evaluate import same_bits, violating
-from sutura.gates.mend import RepairConfig, repair
+from sutura.gates.mend import RepairConfig
 from sutura.gates.neuron_gate import NeuronConfig
+from sutura.gates.repair import repair
 from sutura.gates.rows import rows_of
 from sutura.property.build import argmax_in, argmin_not_in, robustness
 

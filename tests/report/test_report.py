@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from sutura import __version__
+from sutura.certificate.schema import Certificate, Counts, PropertyEntry, dumps
 from sutura.errors import MismatchError, MissingExtraError
+from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
-from sutura.gates.mend import Regions, Repair
+from sutura.gates.regions import Regions
 from sutura.network.inspect import Inspection, NodeReport
 from sutura.property.build import argmax_in, box
 from sutura.report import decision_map, document
@@ -56,13 +58,19 @@ def test_verdicts():
     assert violated["witness"]["output"] == [3.0]
 
 
+HASH = "0" * 64
+WRITTEN = dumps(Certificate(HASH, HASH, (PropertyEntry("p", HASH),), b"\0", Counts(1, 1, 0, 0, 1), "sutura"))
+
+
 def test_a_repair():
     regions = Regions(3, 0, 2, 0, 2, 0, 0.9)
     found = strict(
-        document.repair(Repair(b"12", b"345", regions, True, "odd", 1.0, 0.5), [{"a": 1}], {"f": "network"})
+        document.repair(Repair(b"12", WRITTEN, regions, True, "odd", 1.0, 0.5), [{"a": 1}], {"f": "network"})
     )
     assert found["regions"]["output_gated"] == 2
-    assert found["bytes"] == {"onnx": 2, "certificate": 3}
+    assert found["bytes"] == {"onnx": 2, "certificate": len(WRITTEN)}
+    assert found["level"] == "PROVED"
+    assert len(found["assumptions"]) == 4
     assert found["seconds"] == {"search": 1.0, "check": 0.5}
     assert found["before"] == [{"a": 1}]
     assert found["nearest_safe_output"] is True

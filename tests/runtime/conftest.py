@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from sutura.gates.mend import RepairConfig, repair
+from sutura.gates.mend import RepairConfig
+from sutura.gates.repair import repair
 from sutura.network.read import load
 from sutura.property.read import read_property
 

@@ -224,7 +224,8 @@ def lower_planes(
     """Lower bounds of rows @ output over each box, for every float32 execution, with their planes.
 
     `rows` are those of all boxes, or of each box. Where they were rounded from sums, `absolute` must hold the
-    sums of the absolute parts. `shares` are those of `influence`; they guide cuts and touch no bound.
+    sums of the absolute parts. `shares` are those of `influence`; they guide cuts and touch no bound. Bounds
+    that cross cannot both be right: nothing is said of their box.
     """
     at = len(program.layers)
     stacked = np.broadcast_to(rows, (len(region), *rows.shape[-2:]))
@@ -241,7 +242,9 @@ def lower_planes(
     # A row that is one output, or its negative, is read off without rounding.
     exact = (np.count_nonzero(rows, axis=-1) == 1) & (abs(rows).sum(axis=-1) == 1.0) & (absolute is None)
     direct = interval.least(stacked, low, high) - np.where(exact, 0.0, SLACK * lost)
-    return LowerPlanes(np.fmax(plane, direct), plane, slopes, sum(strain[1:], strain[0]))
+    crossed = [np.any(least > most, axis=1) for least, most in zip(bounds.low, bounds.high, strict=True)]
+    value = np.where(np.any(crossed, axis=0)[:, None], -np.inf, np.fmax(plane, direct))
+    return LowerPlanes(value, plane, slopes, sum(strain[1:], strain[0]))
 
 
 def backward(

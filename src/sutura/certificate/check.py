@@ -2,11 +2,12 @@
 properties.
 
 Run it as `python -m sutura.certificate.check fixed.onnx prop1.vnnlib [prop2.vnnlib ...] fixed.cert.json`.
-It needs Python and numpy, and nothing else of sutura. What `accepted` means: for every float32 input in the
-box of every property, every IEEE 754 binary32 execution of the exported network (any order of summation,
-fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output that the property allows.
-Assumed: comparisons are exact, the sigmoid and tanh of the runtime stay within 4e-7 of the functions, the
-file is executed as written.
+It needs Python and numpy, and nothing else of sutura. With `--exact-sample K` or `--exact` the exact checker
+(exact.py: Python alone, whole numbers only) then bounds K boxes again, or all. What `accepted` means: for
+every float32 input in the box of every property, every IEEE 754 binary32 execution of the exported network
+(any order of summation, fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output
+that the property allows.
+What that rests on is in the certificate, and printed (see claim.py).
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import final
 
-from sutura.certificate import schema, tree
+from sutura.certificate import exact, schema, tree
 from sutura.certificate.cells import Duty, leaves
+from sutura.certificate.claim import Claim, certified
+from sutura.certificate.claim import claim as rests_on
 from sutura.certificate.compile import compile_network
 from sutura.certificate.errors import CertificateError, brief
 from sutura.certificate.gates import Gates, needs_bound, read_gates
@@ -44,7 +48,9 @@ class Report:
     """What the checker found. `reason` is one line: what was accepted, or the first thing that fails.
 
     Counts are what was established before the verdict: leaves walked, those that needed a bound, those that
-    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time.
+    gates settle, rows of the gate tables, properties; `seconds` is wall-clock time; `claim` is what is
+    shown (None where refused); `tier` the strongest check that spoke: "fast" (float64, every leaf),
+    "exact-sample" or "exact" (whole numbers).
     """
 
     accepted: bool
@@ -55,6 +61,8 @@ class Report:
     rows: int
     properties: int
     seconds: float
+    claim: Claim | None = None
+    tier: str = "fast"
 
 
 @dataclass(slots=True)
@@ -64,6 +72,7 @@ class _Tally:
     gated: int = 0
     outside: int = 0
     rows: int = 0
+    claim: Claim | None = None
 
 
 def check(
@@ -91,9 +100,9 @@ def check(
         reason, accepted = f"the files are malformed ({type(error).__name__}: {brief(str(error))})", False
     reason = " ".join(reason.split())
     seconds = time.perf_counter() - began
-    return Report(
-        accepted, reason, tally.leaves, tally.proved, tally.gated, tally.rows, len(properties), seconds
-    )
+    shown = tally.claim if accepted else None
+    counted = (tally.leaves, tally.proved, tally.gated, tally.rows, len(properties))
+    return Report(accepted, reason, *counted, seconds, shown)
 
 
 def _check(
@@ -107,6 +116,7 @@ def _check(
     _bind(claim, network, properties)
     exported = open_exported(network)
     wanted = [_named(entry.name, data) for entry, data in zip(claim.properties, properties, strict=True)]
+    tally.claim = _assumed(claim, exported)
     gates = read_gates(exported)
     tally.rows = gates.rows
     for entry, found in zip(claim.properties, wanted, strict=True):
@@ -135,6 +145,14 @@ def _bind(claim: Certificate, network: bytes, properties: Sequence[bytes]) -> No
             raise CertificateError(
                 f"property {entry.name}: the file given is not the one certified (SHA-256 differs)"
             )
+
+
+def _assumed(claim: Certificate, exported: Exported) -> Claim:
+    """What the proof shows, once it is checked; the certificate must say itself what that rests on."""
+    wanted = rests_on(claim.profile, (node.op for node in exported.nodes))
+    if claim.assumes != wanted.assumes:
+        raise CertificateError(f"the certificate must name what it assumes: {', '.join(wanted.assumes)}")
+    return wanted
 
 
 def _named(name: str, data: bytes) -> Property:
@@ -260,6 +278,24 @@ def _batches(proof: _Proof, found: Iterator[tuple[Duty, ...]], tally: _Tally) ->
         yield _Batch(case, tuple(group))
 
 
+def exactly(report: Report, files: Sequence[bytes], sample: int | None, workers: int | None) -> Report:
+    """The report once the exact checker has spoken too, on all boxes (`sample` None) or on so many."""
+    began = time.perf_counter()
+
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done:,} of {total:,} boxes bounded exactly" + "\n" * (done == total))
+
+    cores = workers or os.cpu_count() or 1
+    accepted, reason = exact.check(files, sample=sample, workers=cores, progress=tell)
+    seconds = report.seconds + time.perf_counter() - began
+    tier = "exact" if sample is None else "exact-sample"
+    shown = report.claim if accepted else None
+    if shown is not None and sample is None:
+        shown = certified(shown)
+    return replace(report, accepted=accepted, reason=reason, claim=shown, tier=tier, seconds=seconds)
+
+
 def _read(path: Path) -> bytes:
     """A file's bytes within the budget, inflated where its name ends in .gz."""
     if path.stat().st_size > MAX_FILE:
@@ -283,7 +319,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("properties", type=Path, nargs="+", help="VNN-LIB 1.0 files (.vnnlib or .vnnlib.gz)")
     parser.add_argument("certificate", type=Path, help="certificate (JSON)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--workers", type=int, default=1, help="threads (default 1)")
+    parser.add_argument("--workers", type=int, help="threads, or processes of the exact tiers (default all)")
+    parser.add_argument("--exact", action="store_true", help="bound every box again in whole numbers")
+    parser.add_argument(
+        "--exact-sample", type=int, metavar="K", help="the same for K boxes, drawn by SHA-256"
+    )
     given = parser.parse_args(arguments)
     try:
         network, certificate = _read(given.network), _read(given.certificate)
@@ -291,11 +331,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, zlib.error, CertificateError) as error:
         sys.stderr.write(f"unreadable: {' '.join(str(error).split())}\n")
         return 2
-    report = check(network, properties, certificate, workers=min(max(given.workers, 1), 64))
+    workers = min(max(given.workers or 1, 1), 64)
+    report = check(network, properties, certificate, workers=workers)
+    if report.accepted and (given.exact or given.exact_sample is not None):
+        files = (network, *properties, certificate)
+        report = exactly(report, files, None if given.exact else given.exact_sample, given.workers)
     if given.json:
-        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+        shown = {"assumptions": report.claim.assumptions} if report.claim else {}
+        sys.stdout.write(json.dumps({**asdict(report), **shown}) + "\n")
     else:
         sys.stdout.write(f"{'accepted' if report.accepted else 'refused'}: {report.reason}\n")
+        if report.claim:
+            sys.stdout.write(f"{report.claim.level}: {report.claim.meaning}; assumed:\n")
+            sys.stdout.writelines(f"- {text}\n" for text in report.claim.assumptions)
     return 0 if report.accepted else 1
 
 

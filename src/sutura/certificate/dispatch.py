@@ -1,5 +1,5 @@
-"""The dispatch tree: the TreeEnsembleRegressor that maps an input to the row of the gate tables that serves
-it.
+"""Trees in an exported network: the dispatch tree maps an input to the row of the gate tables that serves
+it; others guard the output.
 
 A node sends x to its left child if x[dim] <= threshold, else to the right one. Both are float32 numbers, so
 the comparison is exact (in arithmetic that does not treat subnormal numbers as zero while it compares).
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sutura.certificate.errors import CertificateError, brief
 from sutura.certificate.model import where
@@ -51,15 +51,31 @@ class Dispatch:
 SINGLE_ROW = Dispatch((-1,), (0.0,), (0,), (0,))
 
 
-def read_dispatch(node: Node, features: int, rows: int) -> Dispatch:
-    """The tree of a TreeEnsembleRegressor over so many features; each leaf names a row below `rows`."""
+def read_trees(node: Node, features: int, rows: int, *, most: int) -> tuple[Dispatch, ...]:
+    """The trees, at most so many, of a TreeEnsembleRegressor over so many features; each leaf holds a whole
+    number below `rows`. What the node computes is their sum.
+    """
     lists = _lists(node)
+    ids = lists["nodes_treeids"]
+    if not ids or any(len(lists[name]) != len(ids) for name in NODE_LISTS):
+        raise CertificateError(f"{where(node)}: its node lists are empty or of unequal lengths")
+    starts = [at for at in range(len(ids)) if at == 0 or ids[at] != ids[at - 1]]
+    if [ids[at] for at in starts] != list(range(len(starts))) or len(starts) > most:
+        raise CertificateError(f"{where(node)}: attribute nodes_treeids is not as the template has it")
+    targets = _targets(node, lists, rows)
+    found: list[Dispatch] = []
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(ids)], strict=True)):
+        part = {name: lists[name][start:end] for name in NODE_LISTS}
+        found.append(_tree(node, part, features, targets.pop(number, {})))
+    if targets:
+        raise CertificateError(f"{where(node)}: a weight stands in no tree")
+    return tuple(found)
+
+
+def _tree(node: Node, lists: dict[str, Any], features: int, weights: dict[int, int]) -> Dispatch:
     modes = lists["nodes_modes"]
     size = len(modes)
-    if size == 0 or any(len(lists[name]) != size for name in NODE_LISTS):
-        raise CertificateError(f"{where(node)}: its node lists are empty or of unequal lengths")
     _expect(node, "nodes_nodeids", lists["nodes_nodeids"], range(size))
-    weights = _weights(node, lists, rows)
     dim: list[int] = []
     left: list[int] = []
     right: list[int] = []
@@ -95,7 +111,6 @@ def _lists(node: Node) -> dict[str, Any]:
             raise CertificateError(f"{where(node)}: attribute {brief(name)} is not as the template has it")
     if node.attributes.get("n_targets") != 1:
         raise CertificateError(f"{where(node)}: attribute n_targets must be 1")
-    _expect(node, "nodes_treeids", found["nodes_treeids"], [0] * len(cast("Any", found["nodes_treeids"])))
     return dict(found)
 
 
@@ -105,20 +120,23 @@ def _as_template(name: str, value: Attribute) -> bool:
     return name in SETTINGS and value == SETTINGS[name]
 
 
-def _weights(node: Node, lists: dict[str, Any], rows: int) -> dict[int, int]:
-    """Row by leaf: every weight must be a whole number below `rows`, and stand at a leaf of its own."""
+def _targets(node: Node, lists: dict[str, Any], rows: int) -> dict[int, dict[int, int]]:
+    """Weights by tree and leaf: each must be a whole number below `rows`, and stand at a leaf of its own."""
     count = len(lists["target_weights"])
-    _expect(node, "target_ids", lists["target_ids"], [0] * count)
-    _expect(node, "target_treeids", lists["target_treeids"], [0] * count)
-    weights = dict(zip(lists["target_nodeids"], lists["target_weights"], strict=False))
-    if len(lists["target_nodeids"]) != count or len(weights) != count:
+    if any(len(lists[name]) != count for name in TARGET_LISTS):
         raise CertificateError(f"{where(node)}: its weights are not one a leaf")
-    for weight in weights.values():
+    _expect(node, "target_ids", lists["target_ids"], [0] * count)
+    found: dict[int, dict[int, int]] = {}
+    columns = (lists[name] for name in ("target_treeids", "target_nodeids", "target_weights"))
+    for tree, leaf, weight in zip(*columns, strict=True):
         if not (math.isfinite(weight) and 0 <= weight < min(rows, MAX_ROWS) and weight == int(weight)):
             raise CertificateError(
                 f"{where(node)}: weight {weight} is no row of the tables (0 to {rows - 1})"
             )
-    return {leaf: int(weight) for leaf, weight in weights.items()}
+        if leaf in found.setdefault(tree, {}):
+            raise CertificateError(f"{where(node)}: its weights are not one a leaf")
+        found[tree][leaf] = int(weight)
+    return found
 
 
 def _branch(node: Node, lists: dict[str, Any], at: int, features: int) -> None:

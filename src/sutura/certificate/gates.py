@@ -1,10 +1,11 @@
 """The gates of an exported network, found by following names from the output; and the rules they must keep.
 
-The output gate delivers z for the first candidate z (the network's own output, then a repaired one) that
-passes the test of the row, and the constant of the row where none does. A test is an AND of clauses; a row
-switches off those it does not need. The checker need not know how a repaired candidate is computed: it is
-delivered only if the very vector delivered passed the test. A row with all clauses off delivers the
-network's own output.
+A dispatch tree gives every sample a row; row 0 is that of no gate. A guard, an ensemble of trees over exact
+comparisons of outputs (and the row), gives 0 to a sample that may leave as it is. Where row times guard is
+not zero for some sample of the batch, those samples, and no others, are replaced by the first z of a list of
+candidates that passes the test of the row, or by the constant of the row where none does. A test is an AND
+of clauses; a row switches off those that it does not need. The checker need not know how a candidate is
+computed: it is delivered only if the very vector delivered passed the test.
 
 A neuron gate replaces chosen entries of a value by constants, in chosen rows.
 """
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from sutura.certificate.clauses import Above, Below, Clause, Linear, Literal, Order, excludes
-from sutura.certificate.dispatch import SINGLE_ROW, Dispatch, read_dispatch
+from sutura.certificate.dispatch import MAX_ROWS, SINGLE_ROW, Dispatch, read_trees
 from sutura.certificate.errors import CertificateError, brief
+from sutura.certificate.guard import Guard
 from sutura.certificate.model import Exported, Switch, attributes, where
 from sutura.certificate.vnnlib import Case
 from sutura.certificate.wire import Array, Node
@@ -27,10 +29,11 @@ from sutura.certificate.wire import Array, Node
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputGate:
-    """All clauses of the test; by row, which are active, and the constant delivered where no candidate
-    passes.
+    """The guard; all clauses of the test; by row, which are active, and the constant delivered where no
+    candidate passes.
     """
 
+    guard: Guard
     clauses: tuple[Clause, ...]
     active: Array
     constant: Array
@@ -38,8 +41,8 @@ class OutputGate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gates:
-    """`raw`: the value that rows without active clauses deliver; `row`: the value that holds the row, or
-    None.
+    """`raw`: the value that samples without mending deliver; `row`: the value that holds the row of every
+    sample, None where nothing reads it.
     """
 
     raw: str
@@ -52,8 +55,7 @@ class Gates:
 @dataclass(frozen=True, slots=True)
 class _Test:
     clauses: tuple[Clause, ...]
-    inactive: str
-    row: str
+    inactive: str | None
 
 
 def read_gates(exported: Exported) -> Gates:
@@ -66,14 +68,18 @@ def read_gates(exported: Exported) -> Gates:
         if exported.switches:
             raise CertificateError("the output comes from an If, but the network has no gates")
         return Gates(exported.output, 1, None, SINGLE_ROW, None)
-    if len(trees) > 1:
-        raise CertificateError(f"the network has {len(trees)} dispatch trees; at most 1 is known here")
-    row = _row_value(exported, trees[0])
-    raw, gate, passed = _output_gate(exported, row)
-    for switch in exported.switches:
-        _check_switch(exported, switch, trees[0], gate, passed)
-    rows = len(gate.active) if gate else _rows_of_neuron_gates(exported, row)
-    return Gates(raw, rows, row, read_dispatch(trees[0], exported.inputs, rows), gate)
+    tree = _dispatch_tree(exported, trees)
+    row = _row_value(exported, tree)
+    if not exported.switches:
+        _expect_no_output_gate(exported, trees)
+        if row is None:
+            raise CertificateError(f"{where(tree)}: nothing reads its row")
+        raw, gate, rows = exported.output, None, _rows_of_neuron_gates(exported, row)
+    else:
+        raw, gate = _output_gate(exported, tree)
+        rows = len(gate.active)
+    (dispatch,) = read_trees(tree, exported.inputs, rows, most=1)
+    return Gates(raw, rows, row, dispatch, gate)
 
 
 def neuron_gate(exported: Exported, gates: Gates, node: Node) -> tuple[str, Array, Array]:
@@ -101,25 +107,44 @@ def needs_bound(gates: Gates, row: int, case: Case) -> bool:
     for number, conjunction in enumerate(case.unsafe):
         if not any(excludes(clause, conjunction) for clause in active):
             raise CertificateError(f"row {row}: no active clause excludes unsafe conjunction {number}")
+        if not gate.guard.excludes(row, conjunction):
+            raise CertificateError(f"row {row}: the guard lets unsafe conjunction {number} through")
     constant = [float(value) for value in gate.constant[row]]
     if any(all(inequality.holds(constant) for inequality in conjunction) for conjunction in case.unsafe):
         raise CertificateError(f"row {row}: its constant output is unsafe")
     return False
 
 
-def _row_value(exported: Exported, tree: Node) -> str:
-    """The value that holds the row as an integer: Cast(Reshape(tree(flat input), [-1]))."""
+def _dispatch_tree(exported: Exported, trees: Sequence[Node]) -> Node:
+    """The one tree that reads the input, flattened where that has more than one axis."""
+    reading = [tree for tree in trees if _reads_input(exported, tree)]
+    if len(reading) != 1 or len(trees) > 2:
+        raise CertificateError(
+            f"the network has {len(trees)} tree nodes, {len(reading)} over its input; want 1 or 2, and 1"
+        )
+    return reading[0]
+
+
+def _reads_input(exported: Exported, tree: Node) -> bool:
     (flat,) = _inputs(tree, 1)
-    if flat != exported.input:
-        flatten = _produced(exported, flat, "Flatten")
-        if attributes(flatten, axis=1) != (1,) or flatten.inputs != (exported.input,):
-            raise CertificateError(f"{where(tree)} does not read the flattened input")
-    elif len(exported.sample) != 1:
-        raise CertificateError(f"{where(tree)} reads an input of rank {len(exported.sample) + 1}; flatten it")
+    if flat == exported.input:
+        if len(exported.sample) != 1:
+            raise CertificateError(
+                f"{where(tree)} reads an input of rank {len(exported.sample) + 1}; flatten it"
+            )
+        return True
+    if not _is_made_by(exported, flat, "Flatten"):
+        return False
+    flatten = exported.producer[flat]
+    return attributes(flatten, axis=1) == (1,) and flatten.inputs == (exported.input,)
+
+
+def _row_value(exported: Exported, tree: Node) -> str | None:
+    """The value that holds the row as an integer: Cast(Reshape(tree(flat input), [-1])); None without one."""
     found = [name for name, node in exported.producer.items() if _is_row(exported, node, tree)]
-    if len(found) != 1:
+    if len(found) > 1:
         raise CertificateError(f"{where(tree)}: its row is cast to an integer {len(found)} times; want once")
-    return found[0]
+    return found[0] if found else None
 
 
 def _is_row(exported: Exported, node: Node, tree: Node) -> bool:
@@ -134,84 +159,149 @@ def _is_row(exported: Exported, node: Node, tree: Node) -> bool:
     return attributes(reshape, allowzero=0) == (0,) and (reshape.inputs[0],) == tree.outputs
 
 
-def _output_gate(exported: Exported, row: str) -> tuple[str, OutputGate | None, str]:
-    """The value tested first, the gate, and the value that says which samples pass as they are."""
-    final, shaped_as = exported.output, None
-    node = exported.producer[final]
-    if node.op == "Reshape" and _is_made_by(exported, node.inputs[-1], "Shape"):
-        final, shape = _inputs(node, 2)
+def _expect_no_output_gate(exported: Exported, trees: Sequence[Node]) -> None:
+    if len(trees) > 1 or any(name.startswith(RESERVED_BY_GATE) for name in exported.constants):
+        raise CertificateError(f"the output {brief(exported.output)} does not come from its output gate")
+
+
+def _output_gate(exported: Exported, tree: Node) -> tuple[str, OutputGate]:
+    """The value that untouched samples deliver, and the gate.
+
+    If(guard of the batch; ScatterND(y, places of the failing samples, sealed), Identity(raw)); with an output
+    of more than one axis, y is Flatten(raw), and Reshape(ScatterND(...), Shape(raw)) is delivered.
+    """
+    if len(exported.switches) != 1:
+        raise CertificateError(f"the output comes from {len(exported.switches)} nested Ifs; want 1")
+    (switch,) = exported.switches
+    raw, y, node = switch.otherwise, switch.otherwise, exported.producer[exported.output]
+    if node.op == "Reshape":
+        fixed, shape = _inputs(node, 2)
         attributes(node, allowzero=0)
-        shaped_as = _inputs(_produced(exported, shape, "Shape"), 1)[0]
-        attributes(_produced(exported, shape, "Shape"), start=0)
-        node = _produced(exported, final, "Where")
-    if node.op != "Where" or not _is_made_by(exported, _inputs(node, 3)[0], "Greater"):
-        if shaped_as or any(name.startswith(RESERVED_BY_GATE) for name in exported.constants):
-            raise CertificateError(f"the output {brief(exported.output)} does not come from its output gate")
-        return exported.output, None, ""
-    first, tests, constant, passed = _candidates(exported, final, row)
+        shape_of = _produced(exported, shape, "Shape")
+        attributes(shape_of, start=0)
+        node = _produced(exported, fixed, "ScatterND")
+        y = _inputs(node, 3)[0]
+        flatten = _produced(exported, y, "Flatten")
+        if attributes(flatten, axis=1) != (1,) or flatten.inputs != (raw,) or shape_of.inputs != (raw,):
+            raise CertificateError("the output gate mends another value than the one that it hands over")
+    scattered, index, sealed = _inputs(_produced(exported, node.outputs[0], "ScatterND"), 3)
+    if scattered != y or attributes(node, reduction=b"none") != (b"none",):
+        raise CertificateError("the output gate mends another value than the one that it hands over")
+    guard, failing = _guard(exported, switch, tree, y)
+    place = _place(exported, index, (tree.outputs[0], failing))
+    row = _mended_row(exported, sealed, (tree.outputs[0], place))
+    tests, constant = _candidates(exported, sealed, row)
     if any(test != tests[0] for test in tests):
         raise CertificateError("the candidates of the output gate are not put to the same test")
-    if shaped_as is not None:
-        flatten = _produced(exported, first, "Flatten")
-        if attributes(flatten, axis=1) != (1,) or flatten.inputs != (shaped_as,):
-            raise CertificateError("the output gate reshapes to a value that it does not test")
-    if any(switch.otherwise != (shaped_as or first) for switch in exported.switches):
-        raise CertificateError("the output gate, switched off, does not hand over the value that it tests")
-    return first, _gate(exported, tests[0], constant), passed
+    gate = _gate(exported, tests[0], constant, guard)
+    if gate.active[0].any():
+        raise CertificateError("row 0, whose samples are never mended, has active clauses")
+    if guard.columns.shape[0] != gate.constant.shape[1]:
+        raise CertificateError("the guard compares another number of outputs than the gate has")
+    return raw, gate
 
 
-def _check_switch(
-    exported: Exported, switch: Switch, tree: Node, gate: OutputGate | None, passed: str
-) -> None:
-    """The output gate may be left out where it would change nothing, in one of two ways.
+def _guard(exported: Exported, switch: Switch, tree: Node, y: str) -> tuple[Guard, str]:
+    """The guard, and the value that it gives: Greater(Gemm(row, value, transposed), 0.5) switches the gate.
 
-    Its use may be conditional on Greater(ReduceMax(tree), 0.5), if row 0 asks nothing of it: rows are whole
-    numbers, 0 or more, so that otherwise all are 0. And on Less(ReduceMin(Cast(test of the network's own
-    output)), 0.5): otherwise every sample of the batch passes the test as it is.
+    The value is an ensemble of trees over MatMul(y, columns), or over Concat(row, MatMul(y, columns)). Rows
+    and the numbers at its leaves are whole and not negative, so the sum of their products over the batch is
+    above 0.5 just where one of them is not zero.
     """
-    if _is_made_by(exported, switch.condition, "Less"):
-        least, half = _inputs(_produced(exported, switch.condition, "Less"), 2)
-        reduce = _produced(exported, least, "ReduceMin")
-        cast = _produced(exported, _inputs(reduce, 1)[0], "Cast")
-        if dict(cast.attributes) != {"to": FLOAT} or cast.inputs != (passed,):
-            raise CertificateError(f"{where(cast)} is not the test of the network's own output")
-        asks = gate is not None
-    else:
-        highest, half = _inputs(_produced(exported, switch.condition, "Greater"), 2)
-        reduce = _produced(exported, highest, "ReduceMax")
-        if reduce.inputs != tree.outputs:
-            raise CertificateError(f"{where(reduce)} is not the highest row of the batch")
-        asks = gate is not None and not gate.active[0].any()
-    if dict(reduce.attributes) != {"keepdims": 0} or len(reduce.inputs) != 1:
-        raise CertificateError(f"{where(reduce)} does not reduce the whole batch, as the highest row is")
+    total, half = _inputs(_produced(exported, switch.condition, "Greater"), 2)
     if not _is_half(exported.constants.get(half)):
         raise CertificateError(f"{brief(switch.condition)} does not compare with 0.5")
-    if not asks:
-        raise CertificateError("the output gate is switched off where row 0 needs it")
+    gemm = _produced(exported, total, "Gemm")
+    row, value = _inputs(gemm, 2)
+    if attributes(gemm, transA=0, transB=0, alpha=1.0, beta=1.0) != (1, 0, 1.0, 1.0):
+        raise CertificateError(f"{where(gemm)} does not add up row times guard over the batch")
+    ensemble = exported.producer.get(value)
+    if row != tree.outputs[0] or ensemble is None or ensemble.op != tree.op or ensemble is tree:
+        raise CertificateError(f"{where(gemm)} does not add up row times guard over the batch")
+    (features,) = _inputs(ensemble, 1)
+    knows_row = _is_made_by(exported, features, "Concat")
+    if knows_row:
+        concat = exported.producer[features]
+        first, features = _inputs(concat, 2)
+        if first != row or attributes(concat, axis=0) != (1,):
+            raise CertificateError(f"{where(concat)} does not put the row before the comparisons")
+    compared, columns = _inputs(_produced(exported, features, "MatMul"), 2)
+    if compared != y:
+        raise CertificateError("the guard compares another value than the one that it lets through")
+    table = _constant(exported, columns, (None, None))
+    if table.size > MAX_ENTRIES or not table.size:
+        raise CertificateError(f"the guard's columns hold {table.size} numbers; 1 to {MAX_ENTRIES} are read")
+    trees = read_trees(ensemble, table.shape[1] + knows_row, MAX_ROWS, most=MAX_TREES)
+    return Guard(trees, table, knows_row), value
 
 
-def _candidates(exported: Exported, final: str, row: str) -> tuple[str, list[_Test], Array, str]:
-    """Follows Where(test(z), z, rest) to its end: the first z, all tests, the constants, the first test."""
-    zs: list[str] = []
-    passes: list[str] = []
+def _place(exported: Exported, index: str, needing: tuple[str, str]) -> str:
+    """Unsqueeze(place, 1) of place = Gather(NonZero(Mul(row, guard)), 0): the samples that are mended."""
+    place, axes = _inputs(_produced(exported, index, "Unsqueeze"), 2)
+    if not _is_scalar(exported.constants.get(axes), 1):
+        raise CertificateError(f"{brief(index)} is no column of sample numbers")
+    gather = _produced(exported, place, "Gather")
+    places, first = _inputs(gather, 2)
+    if attributes(gather, axis=0) != (0,) or not _is_zero(exported.constants.get(first)):
+        raise CertificateError(f"{where(gather)} does not take the numbers of samples")
+    found = _inputs(_produced(exported, places, "NonZero"), 1)[0]
+    if _inputs(_produced(exported, found, "Mul"), 2) != needing:
+        raise CertificateError(f"{brief(found)} is not row times guard")
+    return place
+
+
+def _mended_row(exported: Exported, sealed: str, taken: tuple[str, str]) -> str | None:
+    """Cast(Gather(Gather(row of every sample, place, axis 0), 0, axis 1)): the rows of the samples mended.
+
+    It is found from what the sealed value ends in: a row of the table of constants, or, where no sample that
+    is mended can have another row than 1, the constant of that row itself; then None.
+    """
+    rest = sealed
+    for _ in range(MAX_CANDIDATES + 1):
+        if rest in exported.constants:
+            return None
+        if _is_made_by(exported, rest, "Gather"):
+            break
+        rest = _inputs(_produced(exported, rest, "Where"), 3)[2]
+    row = _inputs(_produced(exported, rest, "Gather"), 2)[1]
+    cast = _produced(exported, row, "Cast")
+    if dict(cast.attributes) != {"to": INT64}:
+        raise CertificateError(f"{where(cast)} does not give the row as a whole number")
+    gather = _produced(exported, _inputs(cast, 1)[0], "Gather")
+    rows, first = _inputs(gather, 2)
+    outer = _produced(exported, rows, "Gather")
+    if attributes(gather, axis=0) != (1,) or not _is_zero(exported.constants.get(first)):
+        raise CertificateError(f"{where(gather)} does not take the row of each sample")
+    if attributes(outer, axis=0) != (0,) or _inputs(outer, 2) != taken:
+        raise CertificateError(f"{where(outer)} does not take the rows of the samples that are mended")
+    return row
+
+
+def _candidates(exported: Exported, final: str, row: str | None) -> tuple[list[_Test], Array]:
+    """Follows Where(test(z), z, rest) to its end: all tests, and the constants."""
     tests: list[_Test] = []
     rest = final
-    while not _is_made_by(exported, rest, "Gather"):
+    while not (rest in exported.constants if row is None else _is_made_by(exported, rest, "Gather")):
         passed, z, rest = _inputs(_produced(exported, rest, "Where"), 3)
         tests.append(_test(exported, passed, z, row))
-        zs.append(z)
-        passes.append(passed)
-        if len(zs) > MAX_CANDIDATES:
+        if len(tests) > MAX_CANDIDATES:
             raise CertificateError(f"the output gate has more than {MAX_CANDIDATES} candidates")
-    if not zs:
+    if not tests:
         raise CertificateError("the output gate delivers nothing but a constant")
-    table = exported.constants[_row_of(exported, rest, row)]
-    return zs[0], tests, _table(table, np.float32, (None, None), "the table of constants"), passes[0]
+    table = exported.constants[rest if row is None else _row_of(exported, rest, row)]
+    return tests, _table(table, np.float32, (None, None), "the table of constants")
 
 
-def _gate(exported: Exported, test: _Test, constant: Array) -> OutputGate:
-    shape = (len(constant), len(test.clauses))
-    inactive = _table(exported.constants[test.inactive], np.float32, shape, "the table of inactive clauses")
+def _gate(exported: Exported, test: _Test, constant: Array, guard: Guard) -> OutputGate:
+    if test.inactive is None:
+        if len(constant) != 1:
+            raise CertificateError("a gate without a table of rows has one constant")
+        constant = np.concatenate([np.zeros_like(constant), constant])
+        inactive = np.repeat(np.array([[1], [0]], dtype=np.float32), len(test.clauses), axis=1)
+    else:
+        shape = (len(constant), len(test.clauses))
+        inactive = exported.constants[test.inactive]
+        inactive = _table(inactive, np.float32, shape, "the table of inactive clauses")
     if not np.isin(inactive, (0, 1)).all():
         raise CertificateError("the table of inactive clauses holds numbers that are not 0 or 1")
     if not np.isfinite(constant).all():
@@ -220,7 +310,7 @@ def _gate(exported: Exported, test: _Test, constant: Array) -> OutputGate:
     for literal in (literal for clause in test.clauses for literal in clause):
         if not _reads_below(literal, width):
             raise CertificateError(f"a literal of the output gate reads beyond the {width} outputs")
-    return OutputGate(test.clauses, inactive == 0, constant)
+    return OutputGate(guard, test.clauses, inactive == 0, constant)
 
 
 def _reads_below(literal: Literal, width: int) -> bool:
@@ -233,15 +323,20 @@ def _reads_below(literal: Literal, width: int) -> bool:
             return len(weight) == width
 
 
-def _test(exported: Exported, passed: str, z: str, row: str) -> _Test:
-    """Greater(ReduceMin(MatMul(Cast(literals), clauses) + inactive[row]), 0.5): clauses hold or are off."""
+def _test(exported: Exported, passed: str, z: str, row: str | None) -> _Test:
+    """Greater(ReduceMin(MatMul(Cast(literals), clauses) + inactive[row]), 0.5): clauses hold or are off; all
+    must hold where nothing is added.
+    """
     low, half = _inputs(_produced(exported, passed, "Greater"), 2)
     if not _is_half(exported.constants.get(half)):
         raise CertificateError(f"the test that gives {brief(passed)} does not compare with 0.5")
     reduce = _produced(exported, low, "ReduceMin")
     if attributes(reduce, axes=(), keepdims=1) != ((1,), 1):
         raise CertificateError(f"{where(reduce)} does not reduce axis 1 and keep it")
-    count, off = _inputs(_produced(exported, _inputs(reduce, 1)[0], "Add"), 2)
+    count, off = _inputs(reduce, 1)[0], None
+    if row is not None:
+        count, inactive = _inputs(_produced(exported, count, "Add"), 2)
+        off = _row_of(exported, inactive, row)
     literals, table = _inputs(_produced(exported, count, "MatMul"), 2)
     cast = _produced(exported, literals, "Cast")
     if dict(cast.attributes) != {"to": FLOAT}:
@@ -254,13 +349,21 @@ def _test(exported: Exported, passed: str, z: str, row: str) -> _Test:
     if not np.isin(clauses, (0, 1)).all() or clauses.shape[1] == 0 or clauses.size > MAX_ENTRIES:
         raise CertificateError("the table of clauses holds numbers that are not 0 or 1, or none, or too many")
     joined = tuple(tuple(found[i] for i in np.flatnonzero(column)) for column in clauses.T)
-    return _Test(joined, _row_of(exported, off, row), row)
+    return _Test(joined, off)
 
 
 def _is_half(value: Array | None) -> bool:
     return (
         value is not None and value.dtype == np.float32 and value.shape in {(), (1,)} and value.item() == 0.5
     )
+
+
+def _is_zero(value: Array | None) -> bool:
+    return value is not None and value.dtype == np.int64 and value.shape == () and value.item() == 0
+
+
+def _is_scalar(value: Array | None, wanted: int) -> bool:
+    return value is not None and value.dtype == np.int64 and value.shape == (1,) and value.item() == wanted
 
 
 def _literals(exported: Exported, value: str, z: str) -> list[Literal]:
@@ -385,3 +488,4 @@ RESERVED_BY_GATE = ("sutura.inactive", "sutura.clauses", "sutura.constant")
 FLOAT, INT64 = 1, 7
 MAX_CANDIDATES = 8
 MAX_ENTRIES = 1 << 22
+MAX_TREES = 1 << 16

@@ -16,6 +16,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn, cast
 
+from sutura.certificate.claim import ASSUMPTIONS, claim
 from sutura.certificate.errors import CertificateError, brief
 
 
@@ -48,6 +49,7 @@ class Certificate:
 
     `network` and `original` are SHA-256 digests in hex: of the exported ONNX bytes, and of the network before
     its repair. `properties` stand in the order in which the property files are given to the checker.
+    `assumes` are words of `claim.ASSUMPTIONS`: all that the claim rests on.
     """
 
     network: str
@@ -57,6 +59,7 @@ class Certificate:
     counts: Counts
     tool: str
     profile: str = "float32-any-order"
+    assumes: tuple[str, ...] = claim().assumes
 
     @property
     def digest(self) -> str:
@@ -96,6 +99,7 @@ def _document(c: Certificate) -> dict[str, Any]:
         "original": {"sha256": c.original},
         "properties": [{"name": p.name, "sha256": p.sha256} for p in c.properties],
         "profile": c.profile,
+        "assumes": list(c.assumes),
         "tool": c.tool,
         "tree": base64.b64encode(c.tree).decode("ascii"),
         "counts": asdict(c.counts),
@@ -148,6 +152,7 @@ def _certificate(document: dict[str, Any]) -> Certificate:
         counts=_counts(_take(document, "counts", dict, "")),
         tool=_printable(document["tool"], "tool"),
         profile=_profile(document["profile"]),
+        assumes=_assumes(_take(document, "assumes", list, "")),
     )
 
 
@@ -215,6 +220,13 @@ def _profile(value: object) -> str:
     return cast(str, value)
 
 
+def _assumes(words: list[Any]) -> tuple[str, ...]:
+    for word in words:
+        if not isinstance(word, str) or word not in ASSUMPTIONS:
+            raise CertificateError(f"the certificate assumes {brief(word)}; that is not known here")
+    return tuple(words)
+
+
 def _unbase64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
@@ -223,10 +235,11 @@ def _unbase64(text: str) -> bytes:
 
 
 FORMAT = "sutura-certificate"
-VERSION = 1
+VERSION = 2
 PROFILES = ("float32-any-order",)
 DOCUMENT = {
-    "format", "version", "network", "original", "properties", "profile", "tool", "tree", "counts", "digest",
+    "format", "version", "network", "original", "properties", "profile", "assumes", "tool", "tree", "counts",
+    "digest",
 }  # fmt: skip
 HEX = re.compile(r"[0-9a-f]{64}")
 MAX_BYTES = 1 << 26

@@ -8,14 +8,26 @@ from pathlib import Path
 import click
 
 from sutura.certificate import check as checker
+from sutura.cli import options
 
 
 @click.command("check", context_settings={"ignore_unknown_options": True})
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
-def command(files: tuple[Path, ...], as_json: bool) -> None:
+@options.workers
+@options.as_json
+@click.option("--exact", is_flag=True, help="Bound every box again in whole numbers; minutes.")
+@click.option("--exact-sample", type=click.IntRange(min=0), metavar="K", help="The same for K boxes only.")
+def command(
+    files: tuple[Path, ...], workers: int | None, as_json: bool, exact: bool, exact_sample: int | None
+) -> None:
     """Check a certificate: sutura check FIXED.onnx PROP.vnnlib... FIXED.cert.json
 
     The same as `python -m sutura.certificate.check`, which needs numpy and nothing of sutura but that folder.
+    --exact also asks certificate/exact.py, one file that needs Python alone; --exact-sample asks it for a
+    sample that the certificate's SHA-256 draws.
     """
-    sys.exit(checker.main([*map(str, files), *(["--json"] if as_json else [])]))
+    given = {"--json": as_json, "--exact": exact}
+    values = {"--workers": workers, "--exact-sample": exact_sample}
+    flags = [name for name, wanted in given.items() if wanted]
+    flags += [f"{name}={value}" for name, value in values.items() if value is not None]
+    sys.exit(checker.main([*map(str, files), *flags]))

@@ -18,19 +18,22 @@ from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
 from sutura.cli.verify import show
 from sutura.errors import OutputError
+from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Decision, inside, outside
-from sutura.gates.mend import Repair, RepairConfig, repair
+from sutura.gates.mend import ClampConfig, RepairConfig
+from sutura.gates.minimal import MinimalConfig
+from sutura.gates.nrepair import NRepairConfig
+from sutura.gates.problem import problem
+from sutura.gates.repair import Config, mended
 from sutura.gates.rows import rows_of
-from sutura.network.onnx_write import write_onnx
-from sutura.network.read import Loaded, load
+from sutura.network.read import load
 from sutura.network.run import open_session
 from sutura.property.read import read_property
 from sutura.property.spec import Property
 from sutura.report import decision_map, document
 from sutura.verdict.outcome import Outcome, Violated
 from sutura.verdict.replay import Runner, runner
-from sutura.verdict.search import VerifyConfig
-from sutura.verdict.verify import verify
+from sutura.verdict.search import VerifyConfig, decide
 from sutura.writing import write_all
 
 MOST_SAMPLES, MOST_NUMBERS = 100_000, 4_000_000
@@ -44,7 +47,9 @@ LOOK_FIRST = 10.0
 class Job:
     """What a repair starts from."""
 
-    loaded: Loaded
+    name: str
+    inputs: int
+    original: bytes
     names: tuple[str, ...]
     properties: tuple[Property, ...]
     before: tuple[Outcome, ...]
@@ -57,12 +62,19 @@ class Job:
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="The repaired network (.onnx)."
 )
 @click.option(
+    "--method",
+    type=click.Choice(["default", "nrepair", "minimal", "clamp"]),
+    default="default",
+    show_default=True,
+    help="default, or a published method, or the plain clamp of whole boxes; see the README.",
+)
+@click.option(
     "--gate", type=click.Choice(["output", "neuron"]), default="output", show_default=True, help="Gate kind."
 )
 @click.option(
     "--boxes",
     type=click.IntRange(min=0),
-    default=20_000,
+    default=8_000,
     show_default=True,
     help="Boxes to bound; 0: gate all.",
 )
@@ -76,6 +88,7 @@ class Job:
 def command(
     files: tuple[Path, ...],
     out: Path,
+    method: str,
     gate: Any,
     boxes: int,
     plot: Path | None,
@@ -88,7 +101,8 @@ def command(
     """Repair a network: sutura repair NET.onnx PROP.vnnlib... -o fixed.onnx
 
     Writes fixed.onnx, fixed.cert.json and fixed.report.json; nothing unless the independent checker accepts.
-    --timeout limits the search for proofs; what is not proved by then is gated.
+    --timeout limits the search for proofs; what is not proved by then is gated. The published methods may
+    leave something unproved: then there is no certificate, the report says what, and the exit code is 3.
     """
     network, places = sorted_out(files)
     _check_out((out, plot), files)
@@ -98,17 +112,40 @@ def command(
     loaded = load(network)
     look = VerifyConfig(timeout=min(LOOK_FIRST, timeout or LOOK_FIRST), workers=workers, seed=seed)
     with bar(quiet=as_json) as listen:
-        before = tuple(verify(loaded, prop, look, listen=listen) for prop in properties)
-        job = Job(loaded, tuple(p.name for p in places), properties, before, out)
-        config = RepairConfig(gate=gate, boxes=boxes, timeout=timeout, workers=workers)
-        result = repair(loaded, properties, config, listen=listen)
+        asked = problem(loaded, properties)
+        replay = runner(open_session(asked.original))
+        before = tuple(decide(asked.program, replay, prop, look, listen=listen) for prop in properties)
+        job = Job(
+            loaded.network.name,
+            loaded.network.input_size,
+            asked.original,
+            tuple(p.name for p in places),
+            properties,
+            before,
+            out,
+        )
+        config = _config(method, gate, boxes, (timeout, workers))
+        result = mended(asked, config, listen)
     files_out, report = _products(job, places, result, (plot, decision, seed))
     write_all(files_out)
     if as_json:
         print_json(report)
     else:
         _show(job, report, files_out)
-    return Exit.HOLDS
+    return Exit.HOLDS if result.certified else Exit.UNKNOWN
+
+
+def _config(method: str, gate: Any, boxes: int, limits: tuple[float | None, int | None]) -> Config:
+    timeout, workers = limits
+    match method:
+        case "nrepair":
+            return NRepairConfig(timeout=timeout, workers=workers)
+        case "minimal":
+            return MinimalConfig(boxes=boxes, timeout=timeout, workers=workers)
+        case "clamp":
+            return ClampConfig(workers=workers)
+        case _:
+            return RepairConfig(gate=gate, boxes=boxes, timeout=timeout, workers=workers)
 
 
 def _check_out(outs: tuple[Path, Path | None], inputs: Sequence[Path]) -> None:
@@ -134,16 +171,18 @@ def _products(
 ) -> tuple[dict[Path, bytes], dict[str, Any]]:
     """All files of a repair, and the report, which is one of them."""
     plot, decision, seed = how
-    was = runner(open_session(job.loaded.original or write_onnx(job.loaded.network)))
+    was = runner(open_session(job.original))
     now = runner(open_session(result.onnx, gated=True))
     stem = job.out.with_suffix("")
-    files = {job.out: result.onnx, stem.with_name(f"{stem.name}.cert.json"): result.certificate}
+    files = {job.out: result.onnx}
+    if result.certified:
+        files[stem.with_name(f"{stem.name}.cert.json")] = result.certificate
     for place, prop in zip(places, job.properties, strict=True):
         if not _same_text(place, prop):
             files[_free(stem.with_name(f"{stem.name}.{prop.name}.vnnlib"), files)] = prop.text
     if plot is not None:
         files[plot] = _picture(job, (was, now), result, decision)
-    many = max(1000, min(MOST_SAMPLES, MOST_NUMBERS // job.loaded.network.input_size))
+    many = max(1000, min(MOST_SAMPLES, MOST_NUMBERS // job.inputs))
     inner = [
         inside((was, now), p, job.properties, samples=many, seed=seed, decision=decision)
         for p in job.properties
@@ -195,9 +234,7 @@ def _picture(job: Job, networks: tuple[Runner, Runner], result: Repair, decision
     shown = [p for p, _ in violated] or list(job.properties)
     seen = decision_map.view(shown, violated[0][1].witness.input if violated else None, decision)
     sampled = decision_map.sample((*networks, rows_of(result.onnx)), shown, seen)
-    return decision_map.draw(
-        sampled, shown, seen, f"{job.loaded.network.name}: {', '.join(p.name for p in shown)}"
-    )
+    return decision_map.draw(sampled, shown, seen, f"{job.name}: {', '.join(p.name for p in shown)}")
 
 
 def _show(job: Job, report: dict[str, Any], files: dict[Path, bytes]) -> None:
@@ -205,19 +242,27 @@ def _show(job: Job, report: dict[str, Any], files: dict[Path, bytes]) -> None:
     console.print("[bold]before[/]")
     show(report["before"])
     regions, seconds = report["regions"], report["seconds"]
-    console.print(
-        "[bold]after[/]: [green]certified[/], every property proved; the independent checker accepts the file"
-    )
+    console.print(f"[bold]after[/]: {AFTER[report['after']]}")
     console.print(
         f"{regions['proved']:,} regions proved as they are ({regions['proved_share']:.2%} of the boxes), "
         f"{regions['output_gated']:,} with output gates, {regions['neuron_gated']:,} with neuron gates; "
         f"search {seconds['search']:.1f} s, check {seconds['check']:.1f} s"
     )
+    if report["trials"]:
+        console.print(_tried(report["trials"]))
     if report["note"]:
         console.print(f"[yellow]note:[/] {plain(report['note'])}")
     console.print(_estimates(report["estimates"]))
     for place in files:
         console.print(f"wrote {plain(str(place))} ({_kind(place)})")
+
+
+def _tried(trials: dict[str, Any]) -> str:
+    return (
+        f"{trials['repaired']:,} of {trials['counterexamples']:,} boxes with a counterexample repaired "
+        f"({trials['boxes']:,} boxes in the grid); a try made {trials['changes']:.1f} changes and took "
+        f"{trials['seconds']:.2f} s, a repair holds {trials['gates']:.1f} neurons"
+    )
 
 
 def _estimates(found: dict[str, Any]) -> Table:
@@ -240,3 +285,9 @@ def _percent(value: float | None) -> str:
 
 def _small(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+AFTER = {
+    "certified": "[green]certified[/], every property proved; the independent checker accepts the file",
+    "unproved": "[yellow]not certified[/]; the method leaves regions unproved",
+}

@@ -108,6 +108,9 @@ def show(results: list[dict[str, Any]]) -> None:
             console.print(
                 f"{' ' * len(r['property'])}  output {_numbers(r['witness']['output'])} (ONNX Runtime)"
             )
+        if "level" in r:
+            console.print(f"{plain(r['property'])}: {r['level']}: {r['meaning']}; assumed:")
+            console.print("".join(f"- {text}\n" for text in r["assumptions"]), end="")
         if "reason" in r:
             console.print(f"{plain(r['property'])}: {plain(r['reason'])}")
 

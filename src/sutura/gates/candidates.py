@@ -1,4 +1,4 @@
-"""`sutura.fix` in ONNX: the nearest of the candidates that pass the test.
+"""`sutura.mended` in ONNX: the nearest of the candidates that pass the test.
 
 Nothing here is trusted: the seal tests the result again, so a wrong candidate costs closeness, never safety.
 """
@@ -18,41 +18,28 @@ from sutura.gates.projection import MARGIN, Faces, Projection, Star
 LARGEST = np.float32(np.finfo(np.float32).max)
 
 
-def candidates(y: str, ok: str, literals: Comparisons, way: Projection) -> Part:
-    """Nodes that define `sutura.fix` from the outputs `y`; only samples that are not `ok` are worked on."""
+def candidates(y: str, inactive: str | None, literals: Comparisons, way: Projection) -> Part:
+    """Nodes that define `sutura.mended` from failing outputs `y`: themselves, if they pass after all, or the
+    nearest that passes. `inactive` says by sample which clauses are not asked for (None: all are)."""
     part = Part(
         (
-            node("Not", [ok], "sutura.failing"),
-            node("NonZero", ["sutura.failing"], "sutura.failing_at"),
-            node("Gather", ["sutura.failing_at", "sutura.first"], "sutura.failing_row", axis=0),
-            node("Gather", [y, "sutura.failing_row"], "sutura.bad", axis=0),
-            node("Gather", ["sutura.inactive.row", "sutura.failing_row"], "sutura.inactive.bad", axis=0),
-            node("Abs", ["sutura.bad"], "sutura.size"),
+            node("Abs", [y], "sutura.size"),
             node("ReduceMax", ["sutura.size"], "sutura.scale", axes=[1], keepdims=1),
+            node("Unsqueeze", [y, "sutura.second_axis"], "sutura.y.each"),
         ),
-        (tensor("sutura.first", np.array(0, np.int64)),),
+        (tensor("sutura.second_axis", np.array([1], np.int64)),),
     )
-    blocks: list[str] = []
+    blocks = ["sutura.y.each"]
     if way.faces is not None:
-        part += _faces("sutura.bad", way.faces)
+        part += _faces(y, way.faces)
         blocks.append("sutura.faces")
     if way.stars:
         part += Part((), (tensor("sutura.star_axis", np.array(1, np.int64)),))
     for number, star in enumerate(way.stars):
-        part += _star("sutura.bad", star, f"sutura.star{number}")
+        part += _star(y, star, f"sutura.star{number}")
         blocks.append(f"sutura.star{number}")
-    all_of_them = blocks[0]
-    if len(blocks) > 1:
-        all_of_them = "sutura.candidates"
-        part += Part((node("Concat", blocks, all_of_them, axis=1),))
-    part += _nearest("sutura.bad", all_of_them, literals)
-    part += Part(
-        (
-            node("Unsqueeze", ["sutura.failing_row", "sutura.second_axis"], "sutura.failing_index"),
-            node("ScatterND", [y, "sutura.failing_index", "sutura.mended"], "sutura.fix"),
-        )
-    )
-    return part
+    part += Part((node("Concat", blocks, "sutura.candidates", axis=1),))
+    return part + _nearest("sutura.candidates", inactive, literals)
 
 
 def _faces(y: str, faces: Faces) -> Part:
@@ -128,19 +115,17 @@ def _star_tensors(star: Star, name: str, k: int) -> tuple[onnx.TensorProto, ...]
     )
 
 
-def _nearest(y: str, all_of_them: str, literals: Comparisons) -> Part:
-    part = Part((node("Unsqueeze", ["sutura.inactive.bad", "sutura.second_axis"], "sutura.inactive.each"),))
-    part += passes(all_of_them, literals, "sutura.try", "sutura.inactive.each", axis=2, keep=0)
+def _nearest(all_of_them: str, inactive: str | None, literals: Comparisons) -> Part:
+    part, each = Part(), None
+    if inactive is not None:
+        each = "sutura.inactive.each"
+        part = Part((node("Unsqueeze", [inactive, "sutura.second_axis"], each),))
+    part += passes(all_of_them, literals, "sutura.try", each, axis=2, keep=0)
     nodes = (
-        node("Unsqueeze", [y, "sutura.second_axis"], "sutura.y.each"),
         node("Sub", [all_of_them, "sutura.y.each"], "sutura.moves"),
         node("ReduceSumSquare", ["sutura.moves"], "sutura.distance", axes=[2], keepdims=0),
         node("Where", ["sutura.try.ok", "sutura.distance", "sutura.far"], "sutura.cost"),
         node("ArgMin", ["sutura.cost"], "sutura.nearest", axis=1, keepdims=1),
         node("GatherND", [all_of_them, "sutura.nearest"], "sutura.mended", batch_dims=1),
     )
-    shared = (
-        tensor("sutura.second_axis", np.array([1], np.int64)),
-        tensor("sutura.far", np.array(LARGEST)),
-    )
-    return part + Part(nodes, shared)
+    return part + Part(nodes, (tensor("sutura.far", np.array(LARGEST)),))

@@ -173,6 +173,29 @@ def merged(tree: Tree[L], same: Callable[[L, L], bool]) -> Tree[L]:
     return stack[0]
 
 
+def pruned(tree: Tree[bool], depth: int) -> Tree[bool]:
+    """The tree with each subtree below so many cuts made one False cell, unless all of its cells are True."""
+    stack: list[tuple[Tree[bool], bool]] = []
+    for node, at in zip(reversed(tree), reversed(_depths(tree)), strict=True):
+        if isinstance(node, Cell):
+            stack.append(((node,), node.label))
+            continue
+        (left, all_left), (right, all_right) = stack.pop(), stack.pop()
+        whole = all_left and all_right
+        stack.append((((Cell(False),) if at >= depth and not whole else (node, *left, *right)), whole))
+    return stack[0][0]
+
+
+def _depths(tree: Tree[L]) -> list[int]:
+    """How many cuts are above each node."""
+    todo, found = [0], list[int]()
+    for node in tree:
+        found.append(todo.pop())
+        if not isinstance(node, Cell):
+            todo += [found[-1] + 1] * 2
+    return found
+
+
 def explicit(tree: Tree[L], root: Box32) -> Tree[L]:
     """The same tree with every midpoint written out as a threshold."""
     todo = [root]
@@ -193,17 +216,6 @@ def _threshold(cut: Cut, box: Box32) -> float:
     if cut.threshold is not None:
         return cut.threshold
     return float(midpoint(box.low[[cut.dim]], box.high[[cut.dim]])[0])
-
-
-def depths(tree: Tree[L]) -> Iterator[tuple[Cell[L], int]]:
-    """Every cell with the number of cuts above it, in preorder."""
-    todo = [0]
-    for node in tree:
-        depth = todo.pop()
-        if isinstance(node, Cell):
-            yield node, depth
-        else:
-            todo += [depth + 1, depth + 1]
 
 
 def cells(tree: Tree[L]) -> tuple[L, ...]:

@@ -8,9 +8,11 @@ from typing import Any
 
 from sutura import __version__
 from sutura.certificate.check import check
+from sutura.certificate.claim import claim
 from sutura.certificate.errors import CertificateError
 from sutura.certificate.schema import Certificate, Counts, PropertyEntry, dumps
 from sutura.certificate.tree import LEAF, Split, encode
+from sutura.certificate.wire import read_model
 from sutura.errors import RepairError
 from sutura.gates.cells import Cell, Tree
 from sutura.property.spec import Property
@@ -30,6 +32,7 @@ def certify(
     """
     tree, counts = proof
     nodes = (LEAF if isinstance(node, Cell) else Split(node.dim, node.threshold) for node in tree)
+    operators = {node.op for node in read_model(repaired).nodes}
     try:
         certificate = dumps(
             Certificate(
@@ -39,6 +42,7 @@ def certify(
                 tree=encode(nodes),
                 counts=counts,
                 tool=f"sutura {__version__}",
+                assumes=claim(operators=operators).assumes,
             )
         )
     except CertificateError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -16,7 +18,7 @@ def dispatch(network: Network, x: str, tree: Tree[int]) -> Part:
     flat, nodes = x, ()
     if len(network.input_shape) != 1:
         flat, nodes = "sutura.flat", (node("Flatten", [x], "sutura.flat", axis=1),)
-    return Part((*nodes, _tree_node(tree, flat)))
+    return Part((*nodes, tree_node([tree], flat, "sutura.leaf")))
 
 
 def row() -> Part:
@@ -30,37 +32,49 @@ def row() -> Part:
     )
 
 
-def _tree_node(tree: Tree[int], flat: str) -> onnx.NodeProto:
-    count = len(tree)
-    size = np.ones(count, dtype=np.int64)
-    for at in range(count - 1, -1, -1):
-        if not isinstance(tree[at], Cell):
-            left = at + 1
-            size[at] = 1 + size[left] + size[left + size[left]]
-    cut = [not isinstance(node, Cell) for node in tree]
-    leaves = [at for at in range(count) if not cut[at]]
-    yes = [at + 1 if cut[at] else 0 for at in range(count)]
-    no = [int(at + 1 + size[at + 1]) if cut[at] else 0 for at in range(count)]
+def tree_node(trees: Sequence[Tree[int]], reads: str, name: str) -> onnx.NodeProto:
+    """`name` [N, 1]: the labels of the cells that a sample reaches, one in each tree, added up."""
+    ids = [number for number, tree in enumerate(trees) for _ in tree]
+    at = [place for tree in trees for place in range(len(tree))]
+    every = [node for tree in trees for node in tree]
+    children = [pair for tree in trees for pair in _children(tree)]
+    cells = [
+        (tree, place, node.label)
+        for tree, place, node in zip(ids, at, every, strict=True)
+        if isinstance(node, Cell)
+    ]
     return helper.make_node(
         "TreeEnsembleRegressor",
-        [flat],
-        ["sutura.leaf"],
-        name="sutura.leaf",
+        [reads],
+        [name],
+        name=name,
         domain="ai.onnx.ml",
         n_targets=1,
         aggregate_function="SUM",
         post_transform="NONE",
-        nodes_treeids=[0] * count,
-        nodes_nodeids=list(range(count)),
-        nodes_featureids=[0 if isinstance(node, Cell) else node.dim for node in tree],
+        nodes_treeids=ids,
+        nodes_nodeids=at,
+        nodes_featureids=[0 if isinstance(node, Cell) else node.dim for node in every],
         nodes_values=[
-            0.0 if isinstance(node, Cell) or node.threshold is None else node.threshold for node in tree
+            0.0 if isinstance(node, Cell) or node.threshold is None else node.threshold for node in every
         ],
-        nodes_modes=["BRANCH_LEQ" if c else "LEAF" for c in cut],
-        nodes_truenodeids=yes,
-        nodes_falsenodeids=no,
-        target_treeids=[0] * len(leaves),
-        target_nodeids=leaves,
-        target_ids=[0] * len(leaves),
-        target_weights=[float(node.label) for node in tree if isinstance(node, Cell)],
+        nodes_modes=["LEAF" if isinstance(node, Cell) else "BRANCH_LEQ" for node in every],
+        nodes_truenodeids=[yes for yes, _ in children],
+        nodes_falsenodeids=[no for _, no in children],
+        target_treeids=[tree for tree, _, _ in cells],
+        target_nodeids=[place for _, place, _ in cells],
+        target_ids=[0] * len(cells),
+        target_weights=[float(label) for _, _, label in cells],
     )
+
+
+def _children(tree: Tree[int]) -> list[tuple[int, int]]:
+    """Of every node, the places of its children; zeros for a cell."""
+    size = np.ones(len(tree), dtype=np.int64)
+    found = [(0, 0)] * len(tree)
+    for at in range(len(tree) - 1, -1, -1):
+        if not isinstance(tree[at], Cell):
+            left, right = at + 1, int(at + 1 + size[at + 1])
+            size[at] = 1 + size[left] + size[right]
+            found[at] = (left, right)
+    return found

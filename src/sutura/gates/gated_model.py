@@ -55,7 +55,7 @@ def gated_model(network: Network, tree: Tree[int], gates: Sequence[Gate]) -> Gat
     if sealed:
         way = projection([g.safe for g in sealed], network.output_size)
         exact = way.exact
-        body += output_gate(network, names[network.output], gates, way, Part() if held else row())
+        body += output_gate(network, names[network.output], gates, way)
     return Gated(_serialized(network, flow + body), exact)
 
 

@@ -57,8 +57,7 @@ def hold_neurons(
 ) -> Held | None:
     """A neuron gate that makes the whole box provably safe, or None where the method does not find one."""
     pool, deadline = run_with
-    values = _rectified(network)
-    holds: Mapping[str, Hold] = {name: _nothing(network, name) for name in values}
+    holds: Mapping[str, Hold] = no_holds(network)
     changed: dict[tuple[str, int], int] = {}
     most = max(1, int(config.share * sum(len(hold.mask) for hold in holds.values())))
     for _ in range(config.attempts):
@@ -77,9 +76,10 @@ def hold_neurons(
     return None
 
 
-def _rectified(network: Network) -> list[str]:
-    """Hidden values that come out of a ReLU: the neurons that the method holds."""
-    return [n.output for n in network.nodes if isinstance(n.op, Relu) and n.output != network.output]
+def no_holds(network: Network) -> dict[str, Hold]:
+    """Nothing held, for every hidden value that comes out of a ReLU: the neurons that the method holds."""
+    hidden = [n.output for n in network.nodes if isinstance(n.op, Relu) and n.output != network.output]
+    return {name: _nothing(network, name) for name in hidden}
 
 
 def _nothing(network: Network, value: str) -> Hold:
@@ -117,7 +117,7 @@ def _repair_point(
             break
         name, neuron, value = choice
         changed[name, neuron] = changed.get((name, neuron), 0) + 1
-        holds = {**holds, name: _set(holds[name], neuron, value)}
+        holds = {**holds, name: with_neuron(holds[name], neuron, value)}
     return holds
 
 
@@ -151,7 +151,8 @@ def _choose(
     return None if best is None else best[1:]
 
 
-def _set(hold: Hold, neuron: int, value: float) -> Hold:
+def with_neuron(hold: Hold, neuron: int, value: float) -> Hold:
+    """One more neuron held, or one held at another value."""
     mask, values = hold.mask.copy(), hold.value.copy()
     mask[neuron], values[neuron] = True, np.float32(value)
     return Hold(mask, values)

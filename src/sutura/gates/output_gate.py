@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 from onnx import TensorProto
 
 from sutura.gates.candidates import candidates
 from sutura.gates.gate import Gate, OutputGate
+from sutura.gates.guard import guard
 from sutura.gates.literals import Comparisons, comparisons
 from sutura.gates.onnx_part import Part, choice, node, tensor
 from sutura.gates.output_test import passes
@@ -22,79 +22,94 @@ from sutura.gates.safe_set import Clause
 from sutura.network.graph import Network
 
 
-def output_gate(network: Network, output: str, gates: Sequence[Gate], way: Projection, row: Part) -> Part:
-    """From `sutura.raw` to `output`: where a sample of the batch is in a gated region, pass what is safe,
-    move what is not, fall back on the constant; else hand over all untouched. `row` defines `sutura.row`."""
+def output_gate(network: Network, output: str, gates: Sequence[Gate], way: Projection) -> Part:
+    """From `sutura.raw` to `output`: where a sample in a gated region fails the guard, those that fail are
+    mended; else all are handed over untouched."""
     n = network.output_size
     clauses = list(dict.fromkeys(c for g in gates if isinstance(g, OutputGate) for c in g.safe))
     literals = comparisons(list(dict.fromkeys(x for clause in clauses for x in clause)), n)
     rank2 = len(network.output_shape) == 1
     y = "sutura.raw" if rank2 else "sutura.y"
-    part = row + Part(() if rank2 else (node("Flatten", ["sutura.raw"], "sutura.y", axis=1),))
-    part += _tables(gates, clauses, literals, n)
-    part += _test(y, literals, "sutura.test0")
-    mend = _mend(y, literals, way)
+    part = Part(() if rank2 else (node("Flatten", ["sutura.raw"], "sutura.y", axis=1),))
+    part += guard(y, gates, clauses, literals, n)
+    tables = _tables(gates, clauses, literals) if len(gates) > 1 else _single(gates[0], clauses, literals)
+    mend = _mend(y, literals, way, several=len(gates) > 1) + tables
+    untouched = node("Identity", ["sutura.raw"], "sutura.untouched")
+    return part + Part((choice("sutura.any_failing", output, mend.nodes, (untouched,)),), mend.tensors)
+
+
+def _mend(y: str, literals: Comparisons, way: Projection, *, several: bool) -> Part:
+    """Move the failing samples, test what comes out, fall back on the constant, put them back in place.
+
+    A single gate asks for all clauses of all samples, and has one constant: no rows are looked up.
+    """
+    part = Part(
+        (
+            node("Mul", ["sutura.leaf", "sutura.failing"], "sutura.needing"),
+            node("NonZero", ["sutura.needing"], "sutura.places"),
+            node("Gather", ["sutura.places", "sutura.first"], "sutura.place", axis=0),
+            node("Gather", [y, "sutura.place"], "sutura.bad", axis=0),
+        ),
+        (tensor("sutura.first", np.array(0, np.int64)),),
+    )
+    part += _looked_up() if several else Part()
+    inactive, constant = (
+        ("sutura.inactive.row", "sutura.constant.row") if several else (None, "sutura.constant")
+    )
+    part += candidates("sutura.bad", inactive, literals, way)
+    part += passes("sutura.mended", literals, "sutura.test", inactive, axis=1, keep=1)
     part += Part(
         (
-            node("Cast", ["sutura.test0.ok"], "sutura.passing", to=TensorProto.FLOAT),
-            node("ReduceMin", ["sutura.passing"], "sutura.least_passing", keepdims=0),
-            node("Less", ["sutura.least_passing", "sutura.half"], "sutura.any_failing"),
-            choice("sutura.any_failing", "sutura.tested", mend.nodes, (_handed_over("passed"),)),
-        ),
-        mend.tensors,
-    )
-    return Part(
-        (
-            node("ReduceMax", ["sutura.leaf"], "sutura.highest_row", keepdims=0),
-            node("Greater", ["sutura.highest_row", "sutura.half"], "sutura.any_gate"),
-            choice("sutura.any_gate", output, part.nodes, (_handed_over("untouched"),)),
-        ),
-        part.tensors,
-    )
-
-
-def _handed_over(name: str) -> onnx.NodeProto:
-    return node("Identity", ["sutura.raw"], f"sutura.{name}")
-
-
-def _mend(y: str, literals: Comparisons, way: Projection) -> Part:
-    """Move what fails the test, test it again, fall back on the constant. Runs where some sample fails."""
-    part = candidates(y, "sutura.test0.ok", literals, way) + _test("sutura.fix", literals, "sutura.test1")
-    part += Part(
-        (
-            node("Gather", ["sutura.constant", "sutura.row"], "sutura.constant.row", axis=0),
-            node("Where", ["sutura.test1.ok", "sutura.fix", "sutura.constant.row"], "sutura.fixed"),
-            node("Where", ["sutura.test0.ok", y, "sutura.fixed"], "sutura.sealed"),
+            node("Where", ["sutura.test.ok", "sutura.mended", constant], "sutura.sealed"),
+            node("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index"),
+            node("ScatterND", [y, "sutura.index", "sutura.sealed"], "sutura.fixed"),
         )
     )
     if y == "sutura.raw":
         return part
     shape = (
         node("Shape", ["sutura.raw"], "sutura.shape"),
-        node("Reshape", ["sutura.sealed", "sutura.shape"], "sutura.shaped"),
+        node("Reshape", ["sutura.fixed", "sutura.shape"], "sutura.shaped"),
     )
     return part + Part(shape)
 
 
-def _tables(gates: Sequence[Gate], clauses: Sequence[Clause], literals: Comparisons, n: int) -> Part:
+def _looked_up() -> Part:
+    """What the rows of the failing samples ask for."""
+    return Part(
+        (
+            node("Gather", ["sutura.leaf", "sutura.place"], "sutura.bad_leaf", axis=0),
+            node("Gather", ["sutura.bad_leaf", "sutura.first"], "sutura.bad_row", axis=1),
+            node("Cast", ["sutura.bad_row"], "sutura.mended_row", to=TensorProto.INT64),
+            node("Gather", ["sutura.inactive", "sutura.mended_row"], "sutura.inactive.row", axis=0),
+            node("Gather", ["sutura.constant", "sutura.mended_row"], "sutura.constant.row", axis=0),
+        )
+    )
+
+
+def _single(gate: Gate, clauses: Sequence[Clause], literals: Comparisons) -> Part:
+    assert isinstance(gate, OutputGate)
+    return Part((), (tensor("sutura.constant", gate.constant[None]), *_test_tensors(clauses, literals)))
+
+
+def _tables(gates: Sequence[Gate], clauses: Sequence[Clause], literals: Comparisons) -> Part:
+    n = next(len(gate.constant) for gate in gates if isinstance(gate, OutputGate))
     inactive = np.ones((len(gates) + 1, len(clauses)), np.float32)
     constant = np.zeros((len(gates) + 1, n), np.float32)
     for row, gate in enumerate(gates, start=1):
         if isinstance(gate, OutputGate):
             inactive[row] = [float(clause not in gate.safe) for clause in clauses]
             constant[row] = gate.constant
+    tables = tensor("sutura.inactive", inactive), tensor("sutura.constant", constant)
+    return Part((), (*tables, *_test_tensors(clauses, literals)))
+
+
+def _test_tensors(clauses: Sequence[Clause], literals: Comparisons) -> tuple[TensorProto, ...]:
     membership = np.array([[float(x in clause) for clause in clauses] for x in literals.order], np.float32)
-    tensors = (
-        tensor("sutura.inactive", inactive),
-        tensor("sutura.clauses", membership),
-        tensor("sutura.constant", constant),
-        tensor("sutura.half", np.array(0.5, np.float32)),
-        *_literal_tensors(literals),
-    )
-    return Part((node("Gather", ["sutura.inactive", "sutura.row"], "sutura.inactive.row", axis=0),), tensors)
+    return (tensor("sutura.clauses", membership), *_literal_tensors(literals))
 
 
-def _literal_tensors(literals: Comparisons) -> tuple[onnx.TensorProto, ...]:
+def _literal_tensors(literals: Comparisons) -> tuple[TensorProto, ...]:
     blocks = {
         "lhs": literals.greater,
         "rhs": literals.less,
@@ -109,8 +124,3 @@ def _literal_tensors(literals: Comparisons) -> tuple[onnx.TensorProto, ...]:
         "linear_than": literals.linear_than,
     }
     return tuple(tensor(f"sutura.{name}", value) for name, value in blocks.items() if value.size)
-
-
-def _test(z: str, literals: Comparisons, name: str) -> Part:
-    """`name`.ok: whether z passes every clause that is active in its row."""
-    return passes(z, literals, name, "sutura.inactive.row", axis=1, keep=1)

@@ -9,8 +9,9 @@ from sutura.gates.literals import Comparisons
 from sutura.gates.onnx_part import Part, node
 
 
-def passes(z: str, literals: Comparisons, name: str, inactive: str, *, axis: int, keep: int) -> Part:
-    """Nodes that define `name`.ok for the vectors along `axis` of z; `inactive`: 1 for clauses not asked."""
+def passes(z: str, literals: Comparisons, name: str, inactive: str | None, *, axis: int, keep: int) -> Part:
+    """Nodes that define `name`.ok for the vectors along `axis` of z; `inactive`: 1 for clauses not asked for
+    (None: all are)."""
     nodes: list[onnx.NodeProto] = []
     blocks: list[str] = []
 
@@ -42,11 +43,12 @@ def passes(z: str, literals: Comparisons, name: str, inactive: str, *, axis: int
     if len(blocks) > 1:
         literal = f"{name}.literals"
         nodes.append(node("Concat", blocks, literal, axis=axis))
+    total = f"{name}.count" if inactive is None else f"{name}.total"
     nodes += [
         node("Cast", [literal], f"{name}.float", to=TensorProto.FLOAT),
         node("MatMul", [f"{name}.float", "sutura.clauses"], f"{name}.count"),
-        node("Add", [f"{name}.count", inactive], f"{name}.total"),
-        node("ReduceMin", [f"{name}.total"], f"{name}.least", axes=[axis], keepdims=keep),
+        *(() if inactive is None else (node("Add", [f"{name}.count", inactive], f"{name}.total"),)),
+        node("ReduceMin", [total], f"{name}.least", axes=[axis], keepdims=keep),
         node("Greater", [f"{name}.least", "sutura.half"], f"{name}.ok"),
     ]
     return Part(tuple(nodes))

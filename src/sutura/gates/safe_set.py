@@ -138,7 +138,7 @@ def inner_point(safe: SafeSet, near: Float64[np.ndarray, " n"]) -> Float32[np.nd
     programming over outputs of magnitude up to 1e6 times those of `near` and of the bounds.
     """
     best: tuple[float, Float32[np.ndarray, " n"]] | None = None
-    pieces = sorted(alternatives(safe), key=lambda piece: _shortfall(piece, near))[:MOST_PROGRAMS]
+    pieces = sorted(alternatives(safe), key=lambda piece: shortfall(piece, near))[:MOST_PROGRAMS]
     for piece in pieces:
         point = _inner_point(tuple(piece), near)
         if point is not None:
@@ -148,7 +148,7 @@ def inner_point(safe: SafeSet, near: Float64[np.ndarray, " n"]) -> Float32[np.nd
     return None if best is None else best[1]
 
 
-def _shortfall(piece: Alternative, near: Float64[np.ndarray, " n"]) -> float:
+def shortfall(piece: Alternative, near: Float64[np.ndarray, " n"]) -> float:
     """How far a point is from satisfying each literal, added up."""
     return sum(max(0.0, float(x.bound) - float(x.row(len(near)) @ near)) for x in piece)
 

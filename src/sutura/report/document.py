@@ -8,19 +8,14 @@ from dataclasses import asdict
 from typing import Any
 
 from sutura import __version__
+from sutura.certificate.claim import Claim, claim
+from sutura.certificate.schema import loads
 from sutura.condensation.condense import Condensed
+from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
-from sutura.gates.mend import Repair
 from sutura.network.inspect import Inspection
 from sutura.verdict.difference import Difference, Seen
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
-
-ASSUMPTIONS = (
-    "binary32 arithmetic rounded to nearest, summed in any order, fused or not",
-    "no TF32, 16-bit or Winograd kernels",
-    "Sigmoid and Tanh within 4e-7 of the exact function, where the network has them",
-    "the network file as hashed, inputs as float32",
-)
 
 
 def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -55,17 +50,28 @@ def outcome(name: str, result: Outcome) -> dict[str, Any]:
     if isinstance(result.verdict, Unknown):
         said["reason"] = result.verdict.reason
     if isinstance(result.verdict, Proved):
-        said["assumptions"] = list(ASSUMPTIONS)
+        said |= _claimed(result.verdict.claim)
     return said
+
+
+def _claimed(what: Claim) -> dict[str, Any]:
+    return {"level": what.level, "meaning": what.meaning, "assumptions": list(what.assumptions)}
+
+
+def _rests_on(certificate: bytes) -> dict[str, Any]:
+    assumes = loads(certificate).assumes
+    return _claimed(Claim("PROVED" if assumes == claim().assumes else "PROVED@runtime", assumes))
 
 
 def repair(result: Repair, before: Sequence[dict[str, Any]], files: dict[str, str]) -> dict[str, Any]:
     """What a repair did: verdicts before, regions, seconds and the files written."""
     return {
         "before": list(before),
-        "after": "certified",
-        "assumptions": list(ASSUMPTIONS),
+        "method": result.method,
+        "after": "certified" if result.certified else "unproved",
+        **(_rests_on(result.certificate) if result.certified else {}),
         "regions": asdict(result.regions),
+        "trials": None if result.trials is None else asdict(result.trials),
         "nearest_safe_output": result.exact,
         "note": result.note,
         "seconds": {"search": result.search_seconds, "check": result.check_seconds},

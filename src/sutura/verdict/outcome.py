@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
+
+from sutura.certificate.claim import Claim, claim
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +21,12 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """Holds for every float32 execution: any order of summation, fused or not, any batch and thread count."""
+    """Holds for every float32 execution: any order of summation, fused or not, any batch and thread count.
+
+    `claim` says how strong that is (see `sutura.certificate.claim`), and everything that it rests on.
+    """
+
+    claim: Claim = field(default_factory=claim)
 
 
 @dataclass(frozen=True, slots=True)

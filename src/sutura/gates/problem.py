@@ -1,0 +1,90 @@
+"""What every method of repair starts from: the network made ready, and the boxes of its properties."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from sutura.bounds.lower import lower
+from sutura.bounds.program import Program, run
+from sutura.errors import MismatchError
+from sutura.gates.cells import Box32, Cell, Tree, box32, boxes_of, everything, partition
+from sutura.network.graph import Network
+from sutura.network.onnx_write import write_onnx
+from sutura.network.read import Loaded
+from sutura.progress import Listener
+from sutura.property.spec import Case, Property
+from sutura.verdict.deadline import Deadline, within
+from sutura.verdict.goal import Goal, goal
+from sutura.verdict.search import check_fit
+from sutura.verdict.workers import workers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A network with the properties that it must have.
+
+    `program` is the network lowered for bounds, `original` the bytes of the file that stands for it,
+    `layout` cuts the input space into cells labelled with the cases that hold there.
+    """
+
+    network: Network
+    program: Program
+    original: bytes
+    properties: tuple[Property, ...]
+    cases: tuple[tuple[Property, Case], ...]
+    layout: Tree[frozenset[int]]
+
+    def placed(self) -> list[tuple[Cell[frozenset[int]], Box32]]:
+        """Every cell of the layout with its box, in preorder."""
+        return list(boxes_of(self.layout, everything(self.network.input_size)))
+
+    def aim(self, active: frozenset[int]) -> Goal:
+        """What a proof must refute where all of these cases hold."""
+        unsafe = [c for i in sorted(active) for c in self.cases[i][1].unsafe]
+        return goal(unsafe, self.network.output_size)
+
+    def of(self, network: Network) -> Problem:
+        """The same properties asked of another network of the same sizes."""
+        return replace(self, network=network, program=lower(network))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Means:
+    """What a repair may use: a pool of threads, how many, until when, and who is told of progress."""
+
+    pool: Executor
+    workers: int | None
+    deadline: Deadline
+    listen: Listener
+
+
+def problem(loaded: Loaded, properties: Sequence[Property]) -> Problem:
+    """Raises MismatchError where sizes do not fit or no property is given."""
+    if not properties:
+        raise MismatchError("no property is given; a repair needs at least one")
+    network = loaded.network
+    program = lower(network)
+    for prop in properties:
+        check_fit(program, prop)
+    cases = tuple((prop, case) for prop in properties for case in prop.cases)
+    layout = partition([box32(*case.box.float32_hull()) for _, case in cases], network.input_size)
+    original = loaded.original if loaded.original is not None else write_onnx(network)
+    return Problem(network, program, original, tuple(properties), cases, layout)
+
+
+@contextmanager
+def means(count: int | None, timeout: float | None, listen: Listener) -> Generator[Means]:
+    """`count` threads (all cores for None) for `timeout` seconds (no limit for None)."""
+    with workers(count) as pool:
+        yield Means(pool, count, within(timeout), listen)
+
+
+def typical(program: Program, box: Box32) -> Float64[np.ndarray, " m"]:
+    """The output in the middle of a box."""
+    return run(program, ((box.low + box.high) / 2.0)[None])[-1][0]
