@@ -3,9 +3,11 @@
     python benchmarks/condense_merge.py [--quick] [--data FOLDER] [--seeds N] [--json FILE]
 
 Each network is trained from default weights and from condensing ones (gamma 1.5 and 2), then cut to a share
-of its hidden neurons: `ward` is sutura's merge, `merging` Neuron Merging (Kim et al., NeurIPS 2020: neurons of
+of its hidden neurons: `ward` is sutura's merge, `merging` Neuron Merging (Kim et al., NeurIPS 2020: neurons
+of
 smallest l1 norm go, their outgoing weights to the most alike that stays, where the cosine exceeds .45),
-`prune` the same without that. Test accuracy in per cent, mean over seeds; `bound` is the weights-alone bound over the
+`prune` the same without that. Test accuracy in per cent, mean over seeds; `bound` is the weights-alone bound
+over the
 data's box, divided by the largest change seen on the test set.
 """
 

@@ -3,7 +3,8 @@
     python benchmarks/condense_paper.py [--quick] [--seeds N] [--json FILE]
 
 `lines` and `orientations` cover nine tenths of all neurons at cosine .95, nothing dropped; the paper shows
-one seed and leaves out short neurons. The last table has the stable orientations computed from the data alone,
+one seed and leaves out short neurons. The last table has the stable orientations computed from the data
+alone,
 and where 100 neurons come to rest under the initial flow: the angle between the two, in degrees, at worst.
 """
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from planted import ask, at_least, case, dense, loaded, prop
 
-from sutura.bounds import crown
+from sutura.bounds import crown, interval
 from sutura.certificate.claim import ASSUMPTIONS, LEVELS, certified, claim
 from sutura.errors import NetworkError
 from sutura.network import ops
 from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session, run
-from sutura.verdict import ahead, step
+from sutura.verdict import narrow
 from sutura.verdict.outcome import Proved, Unknown
 from sutura.verdict.search import VerifyConfig
 from sutura.verdict.verify import verify
@@ -88,7 +88,7 @@ def test_a_sigmoid_may_exceed_one_so_that_it_is_not_proved_to_stay_below():
 def test_not_a_number_is_no_proof(monkeypatch):
     true = crown.backward
     monkeypatch.setattr(crown, "backward", lambda *a: tuple(np.full_like(part, np.nan) for part in true(*a)))
-    monkeypatch.setattr(crown, "_interval_rows", lambda rows, *_: np.full(rows.shape[:2], np.nan))
+    monkeypatch.setattr(interval, "least", lambda rows, *_: np.full(rows.shape[:2], np.nan))
     assert isinstance(ask(network(), SAFE, timeout=0.5).verdict, Unknown)
 
 
@@ -108,7 +108,7 @@ def test_the_hard_question_needs_a_search():
     assert isinstance(outcome.verdict, Proved) and outcome.account.boxes > 1
 
 
-@pytest.mark.parametrize("place", [(step, "crown"), (ahead, "step")])
+@pytest.mark.parametrize("place", [(narrow, "crown"), (narrow, "lower_planes")])
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -129,13 +129,13 @@ def test_a_search_that_breaks_is_unknown_with_its_reason(monkeypatch, place, err
 
 
 def test_crossed_bounds_are_no_proof(monkeypatch):
-    true = step.crown
+    true = narrow.crown
 
     def crossed(*arguments, **named):
         found = true(*arguments, **named)
         return crown.Bounds(found.high, found.low, found.errors, found.lines)
 
-    monkeypatch.setattr(step, "crown", crossed)
+    monkeypatch.setattr(narrow, "crown", crossed)
     assert not isinstance(ask(network(), SAFE, timeout=0.5).verdict, Proved)
 
 

@@ -243,7 +243,8 @@ def lower_planes(
     exact = (np.count_nonzero(rows, axis=-1) == 1) & (abs(rows).sum(axis=-1) == 1.0) & (absolute is None)
     direct = interval.least(stacked, low, high) - np.where(exact, 0.0, SLACK * lost)
     crossed = [np.any(least > most, axis=1) for least, most in zip(bounds.low, bounds.high, strict=True)]
-    value = np.where(np.any(crossed, axis=0)[:, None], -np.inf, np.fmax(plane, direct))
+    lost_all = np.any(crossed, axis=0)[:, None]
+    value, plane = (np.where(lost_all, -np.inf, v) for v in (np.fmax(plane, direct), plane))
     return LowerPlanes(value, plane, slopes, sum(strain[1:], strain[0]))
 
 

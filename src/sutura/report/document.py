@@ -104,7 +104,7 @@ def difference(found: Difference) -> dict[str, Any]:
         "changed": None if found.changed is None else _seen(found.changed),
         "boxes": found.boxes,
         "seconds": found.seconds,
-        "assumptions": list(ASSUMPTIONS),
+        **_claimed(found.claim),
     }
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 from sutura.bounds.lower import lower
 from sutura.bounds.pair import Pair, pair
 from sutura.bounds.region import Region
+from sutura.certificate.claim import Claim, claim
 from sutura.errors import MismatchError
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import Loaded
@@ -58,7 +59,7 @@ class Seen:
 class Difference:
     """first - second on a region: low <= difference <= high, output by output.
 
-    These are sound for float32 execution of both networks; `separate` are what the networks' own bounds give
+    These are sound for float32 execution of both networks, as `claim` says; `separate` are what the networks' own bounds give
     over the same boxes. `attained` are the least and largest differences that were seen in ONNX Runtime, the
     widest at `widest`. `same_share` is the part of the region (0 to 1) on which both are proved to decide
     alike, `changed` an input where they were seen not to.
@@ -71,6 +72,7 @@ class Difference:
     widest: Seen
     same_share: float
     changed: Seen | None
+    claim: Claim
     boxes: int
     seconds: float
 
@@ -128,6 +130,7 @@ def diff(
         Seen(points[widest], ours[widest], theirs[widest]),
         share,
         Seen(points[changed[0]], ours[changed[0]], theirs[changed[0]]) if len(changed) else None,
+        claim(operators=(type(node.op).__name__ for n in (first, second) for node in n.network.nodes)),
         leaves.bounded + used,
         time.monotonic() - started,
     )
