@@ -59,10 +59,10 @@ class Seen:
 class Difference:
     """first - second on a region: low <= difference <= high, output by output.
 
-    These are sound for float32 execution of both networks, as `claim` says; `separate` are what the networks' own bounds give
-    over the same boxes. `attained` are the least and largest differences that were seen in ONNX Runtime, the
-    widest at `widest`. `same_share` is the part of the region (0 to 1) on which both are proved to decide
-    alike, `changed` an input where they were seen not to.
+    These are sound for float32 execution of both networks, as `claim` says; `separate` are what the networks'
+    own bounds give over the same boxes. `attained` are the least and largest differences that were seen in
+    ONNX Runtime, the widest at `widest`. `same_share` is the part of the region (0 to 1) on which both are
+    proved to decide alike, `changed` an input where they were seen not to.
     """
 
     low: Float64[np.ndarray, " m"]
