@@ -10,6 +10,7 @@ from typing import Any
 from sutura import __version__
 from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
+from sutura.gates.table import GateTable
 from sutura.network.inspect import Inspection
 from sutura.verdict.difference import Difference, Seen
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
@@ -109,6 +110,16 @@ def _seen(seen: Seen) -> dict[str, Any]:
         "input_hex": [float(v).hex() for v in seen.input],
         "first": [float(v) for v in seen.first],
         "second": [float(v) for v in seen.second],
+    }
+
+
+def gates(table: GateTable) -> dict[str, Any]:
+    """The gates of a repaired file."""
+    return {
+        "gates": [asdict(row) for row in table.rows[1:]],
+        "kinds": dict(table.kinds),
+        "cells": (len(table.tree) + 1) // 2,
+        "depth": table.depth,
     }
 
 
