@@ -29,16 +29,16 @@ from rich.table import Table
 
 import sutura
 from sutura.gates.deliver import Repair
-from sutura.gates.evaluate import nearest_changes, outside, same_bits, uniform, violating
+from sutura.gates.evaluate import nearest_changes, outside, same_bits, strewn, uniform, violating
 from sutura.gates.mend import ClampConfig, RepairConfig
 from sutura.gates.minimal import MinimalConfig
 from sutura.gates.nrepair import NRepairConfig
 from sutura.gates.problem import Problem, problem
 from sutura.gates.repair import Config, mended
 from sutura.gates.safe_set import safe_set
+from sutura.gates.speed import ROUNDS, speed
 from sutura.network.onnx_write import write_onnx
-from sutura.network.run import Session, open_session
-from sutura.verdict.attack import AttackConfig, attack
+from sutura.network.run import open_session
 from sutura.verdict.replay import Runner, runner
 
 Case = tuple[str, tuple[int, ...]]
@@ -49,9 +49,6 @@ QUICK: tuple[Case, ...] = (("N2,1", (2,)), ("N2,9", (8,)))
 
 NEAREST = 500
 """Wrong outputs whose exact projection is computed."""
-
-ROUNDS = {1: 400, 1024: 60}
-"""Interleaved runs by batch size; the least time of each network counts."""
 
 
 def configs(limit: float) -> dict[str, Config]:
@@ -127,17 +124,9 @@ def ground(data: Path, case: Case, samples: int) -> Ground:
 
 
 def attacked(asked: Problem) -> np.ndarray:
-    """The most unsafe points that gradient descent finds from many starts on the network as it was, and
-    points around them."""
-    found: list[np.ndarray] = []
-    for cell, box in asked.placed():
-        if not cell.label:
-            continue
-        near = attack(asked.program, asked.aim(cell.label), box.low, box.high, AttackConfig(starts=128))
-        noise = np.random.default_rng(0).normal(0, 1e-3, (20, *near.shape)) * (box.high - box.low)
-        around = np.clip(near + noise, box.low, box.high).reshape(-1, near.shape[1])
-        found.append(np.concatenate([near, around]))
-    return np.concatenate(found).astype(np.float32)
+    """Where gradient search on the network as it was ends, and points around."""
+    found = [strewn(asked.program, case, asked.network.output_size, 128, 0) for _, case in asked.cases]
+    return np.concatenate(found)
 
 
 def measure(on: Ground, method: str, config: Config) -> Row:
@@ -168,7 +157,7 @@ def measure(on: Ground, method: str, config: Config) -> Row:
         fixed.regions.proved_share,
         fixed.regions.rows - 1,
         len(fixed.onnx),
-        *(ratio((plain, session), on.x[:size]) for size in ROUNDS),
+        *(speed((plain, session), on.x[:size]).ratio for size in ROUNDS),
         fixed.note,
     )
 
@@ -186,23 +175,6 @@ def unbatched(original: bytes) -> bytes:
         if not any(value.name == i.name for i in model.graph.initializer):
             value.type.tensor_type.shape.dim[0].dim_param = "N"
     return model.SerializeToString()
-
-
-def ratio(sessions: tuple[Session, Session], x: np.ndarray) -> float:
-    """CPU time of the repaired network over that of the original: minima of interleaved runs."""
-    best = [np.inf, np.inf]
-    shaped = x.reshape(len(x), *sessions[0].input_shape)
-    for _ in range(ROUNDS[len(x)]):
-        for at, session in enumerate(sessions):
-            best[at] = min(best[at], _seconds(session, shaped, max(1, 32 // len(x))))
-    return best[1] / best[0]
-
-
-def _seconds(session: Session, x: np.ndarray, repeats: int) -> float:
-    started = time.thread_time()
-    for _ in range(repeats):
-        session.runtime.run([session.output], {session.input: x})
-    return (time.thread_time() - started) / repeats
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[Row]:

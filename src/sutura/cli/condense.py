@@ -15,7 +15,8 @@ from sutura.errors import OutputError
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import load
 from sutura.property.read import read_property
-from sutura.report.document import condensed, document
+from sutura.report.condensation import condensed
+from sutura.report.document import document
 from sutura.report.orientation_map import orientation_map
 from sutura.verdict.agreement import Decision
 from sutura.verdict.difference import DiffConfig

@@ -11,7 +11,8 @@ from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
 from sutura.network.read import load
 from sutura.property.read import read_property
-from sutura.report.document import difference, document
+from sutura.report.difference import difference
+from sutura.report.document import document
 from sutura.verdict.agreement import Decision
 from sutura.verdict.difference import DiffConfig, Difference, diff
 

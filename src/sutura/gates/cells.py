@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64
 
 from sutura.bounds.region import after, midpoint
 from sutura.errors import RepairError
@@ -109,11 +109,15 @@ def _face(boxes: Sequence[Box32], cell: Box32) -> tuple[int, float]:
     if len(boxes) == 1:
         return _first_face(boxes[0], cell)
     low, high = np.stack([b.low for b in boxes]), np.stack([b.high for b in boxes])
-    below = np.nextafter(low.astype(np.float32), np.float32(-np.inf)).astype(np.float64)
-    faces = [(int(d), float(high[i, d])) for i, d in zip(*np.nonzero(high < cell.high), strict=True)]
-    faces += [(int(d), float(below[i, d])) for i, d in zip(*np.nonzero(low > cell.low), strict=True)]
-    faces = faces[:: max(1, len(faces) // COMPARED_FACES)]
-    return min(faces, key=lambda face: _cost(face, low, high))
+    above, below = np.nonzero(high < cell.high), np.nonzero(low > cell.low)
+    before = np.nextafter(low[below].astype(np.float32), np.float32(-np.inf)).astype(np.float64)
+    dims, ends = np.concatenate([above[1], below[1]]), np.concatenate([high[above], before])
+    some = slice(None, None, max(1, len(dims) // COMPARED_FACES))
+    dims, ends = dims[some], ends[some]
+    left, right = low[:, dims] <= ends, high[:, dims] > ends
+    cut, uneven = (left & right).sum(axis=0), abs(left.sum(axis=0) - right.sum(axis=0))
+    best = np.lexsort((uneven, cut))[0]
+    return int(dims[best]), float(ends[best])
 
 
 def _first_face(box: Box32, cell: Box32) -> tuple[int, float]:
@@ -121,15 +125,6 @@ def _first_face(box: Box32, cell: Box32) -> tuple[int, float]:
         return int(dim), float(box.high[dim])
     dim = int(np.flatnonzero(box.low > cell.low)[0])
     return dim, float(np.nextafter(np.float32(box.low[dim]), np.float32(-np.inf)))
-
-
-def _cost(
-    face: tuple[int, float], low: Float64[np.ndarray, "k n"], high: Float64[np.ndarray, "k n"]
-) -> tuple[int, int]:
-    dim, threshold = face
-    left: Bool[np.ndarray, " k"] = low[:, dim] <= threshold
-    right: Bool[np.ndarray, " k"] = high[:, dim] > threshold
-    return int((left & right).sum()), abs(int(left.sum()) - int(right.sum()))
 
 
 def boxes_of(tree: Tree[L], root: Box32) -> Iterator[tuple[Cell[L], Box32]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sutura.errors import RepairError
-from sutura.gates.cells import Cell, cells, everything, explicit, graft, merged
+from sutura.gates.cells import Cell, Tree, cells, everything, explicit, graft, merged
 from sutura.gates.certify import certify
 from sutura.gates.gate import Gate, NeuronGate, OutputGate
 from sutura.gates.gated_model import Gated, gated_model
@@ -68,9 +68,9 @@ class Delivered:
     gates: tuple[Gate, ...]
 
 
-def deliver(problem: Problem, mended: Sequence[Mended], means: Means) -> Delivered:
+def deliver(problem: Problem, mended: Mapping[int, Mended], means: Means) -> Delivered:
     """Export the gates, write the certificate, and ask the checker."""
-    tree = graft(problem.layout, lambda number, _: mended[number].tree)
+    tree = whole(problem, mended)
     model, gates = export(problem, mended)
     means.listen(Progress("check", 0, len(cells(tree)), 0.0))
     counted = counts(problem, tree, len(gates) + 1)
@@ -80,9 +80,15 @@ def deliver(problem: Problem, mended: Sequence[Mended], means: Means) -> Deliver
     return Delivered(model, certificate, refusal, gates)
 
 
-def export(problem: Problem, mended: Sequence[Mended]) -> tuple[Gated, tuple[Gate, ...]]:
+def whole(problem: Problem, mended: Mapping[int, Mended]) -> Tree[Label]:
+    """The layout with what became of each cell, by its number, in place; the others lie outside all boxes."""
+    outside: Tree[Label] = (Cell(None),)
+    return graft(problem.layout, lambda number, _: mended[number].tree if number in mended else outside)
+
+
+def export(problem: Problem, mended: Mapping[int, Mended]) -> tuple[Gated, tuple[Gate, ...]]:
     """The network with all gates at work, and the gates in the order of their rows."""
-    tree = graft(problem.layout, lambda number, _: mended[number].tree)
+    tree = whole(problem, mended)
     gates = tuple(dict.fromkeys(g for g in cells(tree) if isinstance(g, NeuronGate | OutputGate)))
     rows: dict[Label, int] = {gate: row for row, gate in enumerate(gates, start=1)}
     dispatch = merged(graft(tree, lambda _, label: (Cell(rows.get(label, 0)),)), operator.eq)

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.optimize import nnls
 
+from sutura.bounds.program import Program
 from sutura.gates.safe_set import SafeSet, alternatives, safe_set
 from sutura.property.spec import Case, Property, unsafe_mask
+from sutura.verdict.attack import AttackConfig, attack
+from sutura.verdict.goal import goal
 from sutura.verdict.replay import Runner
 
 Decision = Choice["argmax", "argmin"]
 
 LARGEST = float(np.finfo(np.float32).max)
+STREWN = 10
+"""Points around each end of an attack."""
+
 MOST_PROJECTED = 2000
 """Wrong outputs for which the exact projection is computed."""
 
@@ -28,7 +34,8 @@ class Inside:
     `violating_*`: unsafe outputs. Of inputs that were right before: `identical` (same bits), `agreeing` (same
     decision) and `change_right` (mean absolute change of a score). Of inputs that were wrong: `change_wrong`,
     and `nearest_wrong`, that of the exact Euclidean projection of their outputs on the safe set (of at most
-    MOST_PROJECTED of them). `change_all` is over all samples. Not-a-number where no sample is of the kind.
+    MOST_PROJECTED of them). `change_all` is over all samples, and `change_most` the largest of a score.
+    Not-a-number where no sample is of the kind.
     """
 
     property: str
@@ -41,13 +48,41 @@ class Inside:
     change_wrong: float
     nearest_wrong: float
     change_all: float
+    change_most: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Samples of a box around the properties' boxes, less the boxes themselves: share with identical bits."""
+    """Samples of a box around the properties' boxes, less the boxes themselves: share with identical bits,
+    share with the same decision, mean and largest absolute change of a score."""
 
     samples: int
+    identical: float
+    agreeing: float = float("nan")
+    change: float = float("nan")
+    change_most: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Attacked:
+    """How many of the points that a gradient search on the original network ends in, and of points strewn
+    around them, are unsafe before and after."""
+
+    property: str
+    points: int
+    violating_before: int
+    violating_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Accuracy on a labelled data set before and after, the share lost of what was right (drawdown), and the
+    share of samples with identical bits."""
+
+    samples: int
+    accuracy_before: float
+    accuracy_after: float
+    drawdown: float
     identical: float
 
 
@@ -69,7 +104,8 @@ def inside(
     was, now = (network(x) for network in networks)
     wrong, still = violating([prop], x, was), violating([prop], x, now)
     right = ~violating(properties, x, was)
-    change = abs(now.astype(np.float64) - was).mean(axis=1)
+    moved = abs(now.astype(np.float64) - was)
+    change = moved.mean(axis=1)
     kept = getattr(was, decision)(axis=1) == getattr(now, decision)(axis=1)
     return Inside(
         prop.name,
@@ -82,6 +118,7 @@ def inside(
         _mean(change[wrong]),
         _mean(_nearest_possible(properties, x[wrong][:MOST_PROJECTED], was[wrong][:MOST_PROJECTED])),
         float(change.mean()),
+        float(moved.max()),
     )
 
 
@@ -170,7 +207,12 @@ def _least_distance(
 
 
 def outside(
-    networks: tuple[Runner, Runner], properties: Sequence[Property], *, samples: int = 100_000, seed: int = 0
+    networks: tuple[Runner, Runner],
+    properties: Sequence[Property],
+    *,
+    samples: int = 100_000,
+    seed: int = 0,
+    decision: Decision = "argmax",
 ) -> Outside:
     """Compare bits on samples around the boxes (their hull, three times as wide), leaving the boxes out."""
     hulls = [case.box.float32_hull() for p in properties for case in p.cases]
@@ -184,4 +226,49 @@ def outside(
         x = x[~_within(case, x)]
     if not len(x):
         return Outside(0, float("nan"))
-    return Outside(len(x), float(same_bits(before(x), after(x)).mean()))
+    was, now = before(x), after(x)
+    moved = abs(now.astype(np.float64) - was)
+    kept = getattr(was, decision)(axis=1) == getattr(now, decision)(axis=1)
+    return Outside(
+        len(x), float(same_bits(was, now).mean()), float(kept.mean()), float(moved.mean()), float(moved.max())
+    )
+
+
+def attacked(
+    program: Program,
+    networks: tuple[Runner, Runner],
+    properties: Sequence[Property],
+    *,
+    starts: int = 64,
+    seed: int = 0,
+) -> list[Attacked]:
+    """Attack the original network, whose lowered form is `program`, and put both to the points found."""
+    found: list[Attacked] = []
+    for prop in properties:
+        x = np.concatenate([strewn(program, case, prop.outputs, starts, seed) for case in prop.cases])
+        counts = (int(violating([prop], x, network(x)).sum()) for network in networks)
+        found.append(Attacked(prop.name, len(x), *counts))
+    return found
+
+
+def strewn(program: Program, case: Case, outputs: int, starts: int, seed: int) -> Float32[np.ndarray, "k n"]:
+    """Where gradient search for a witness ends, and points at a thousandth of the box's width around."""
+    low, high = (v.astype(np.float64) for v in case.box.float32_hull())
+    aim = goal(case.unsafe, outputs)
+    near = attack(program, aim, low, high, AttackConfig(starts=starts, seed=seed))
+    noise = np.random.default_rng(seed).normal(0, 1e-3, (STREWN, *near.shape)) * (high - low)
+    around = np.clip(near + noise, low, high).reshape(-1, len(low))
+    return np.concatenate([near, around]).astype(np.float32)
+
+
+def labelled(
+    networks: tuple[Runner, Runner],
+    x: Float32[np.ndarray, "k n"],
+    y: Int64[np.ndarray, " k"],
+    decision: Decision = "argmax",
+) -> Labelled:
+    """Compare two networks on a labelled data set."""
+    was, now = (network(x) for network in networks)
+    right, still = (getattr(out, decision)(axis=1) == y for out in (was, now))
+    lost = float((right & ~still).sum()) / max(1, int(right.sum()))
+    return Labelled(len(x), float(right.mean()), float(still.mean()), lost, float(same_bits(was, now).mean()))

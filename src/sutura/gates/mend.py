@@ -14,7 +14,7 @@ from sutura.gates.cover import Budget, Covered, cover
 from sutura.gates.deliver import Repair, deliver, refused
 from sutura.gates.gate import OutputGate
 from sutura.gates.neuron_gate import NeuronConfig, hold_neurons
-from sutura.gates.problem import Means, Problem, means, typical
+from sutura.gates.problem import Means, Place, Problem, means, typical
 from sutura.gates.regions import Label, Mended, regions
 from sutura.gates.safe_set import SafeSet, inner_point, safe_set
 from sutura.progress import Listener, Progress, silent
@@ -96,26 +96,23 @@ def clamp(problem: Problem, config: ClampConfig, listen: Listener = silent) -> R
     return replace(mend(problem, RepairConfig(boxes=0, workers=config.workers), listen), method="clamp")
 
 
-def _all_gated(work: Work) -> list[Mended]:
+def _all_gated(work: Work) -> dict[int, Mended]:
     """An output gate in every cell that lies in some box."""
-    placed = work.problem.placed()
-    gate_of = _output_gates(work, placed)
-    return [Mended((Cell(gate_of[c.label] if c.label else None),)) for c, _ in placed]
+    places = work.problem.places()
+    gate_of = _output_gates(work, places)
+    return {place.number: Mended((Cell(gate_of[place.active]),)) for place in places}
 
 
-def _mend_cells(work: Work) -> list[Mended]:
-    """Work through the cells of the partition; the boxes that one leaves unused go to the next."""
-    placed = work.problem.placed()
-    left, waiting = work.config.boxes, sum(bool(cell.label) for cell, _ in placed)
-    gate_of = _output_gates(work, placed)
-    done: list[Mended] = []
-    for cell, box in placed:
-        if not cell.label:
-            done.append(Mended((Cell(None),)))
-            continue
-        mended = _mend(work, cell.label, box, (left // waiting, gate_of[cell.label]))
+def _mend_cells(work: Work) -> dict[int, Mended]:
+    """Work through the cells of the layout; the boxes that one leaves unused go to the next."""
+    places = work.problem.places()
+    left, waiting = work.config.boxes, len(places)
+    gate_of = _output_gates(work, places)
+    done: dict[int, Mended] = {}
+    for place in places:
+        mended = _mend(work, place.active, place.box, (left // waiting, gate_of[place.active]))
         left, waiting = max(0, left - mended.boxes), waiting - 1
-        done.append(mended)
+        done[place.number] = mended
     return done
 
 
@@ -179,21 +176,19 @@ def _both_open(a: bool, b: bool) -> bool:
     return not a and not b
 
 
-def _output_gates(
-    work: Work, placed: Sequence[tuple[Cell[frozenset[int]], Box32]]
-) -> dict[frozenset[int], OutputGate]:
+def _output_gates(work: Work, places: Sequence[Place]) -> dict[frozenset[int], OutputGate]:
     """One gate for every set of cases that hold together somewhere."""
     gates: dict[frozenset[int], OutputGate] = {}
     shared: dict[SafeSet, OutputGate] = {}
-    for cell, box in placed:
-        if not cell.label or cell.label in gates:
+    for place in places:
+        if place.active in gates:
             continue
-        safe = safe_set(c for i in sorted(cell.label) for c in work.problem.cases[i][1].unsafe)
+        safe = safe_set(c for i in sorted(place.active) for c in work.problem.cases[i][1].unsafe)
         if safe not in shared:
-            near = typical(work.problem.program, box)
+            near = typical(work.problem.program, place.box)
             constant = inner_point(safe, near)
             if constant is None:
-                raise conflict(work.problem.cases, cell.label, box, near)
+                raise conflict(work.problem.cases, place.active, place.box, near)
             shared[safe] = OutputGate(safe, constant)
-        gates[cell.label] = shared[safe]
+        gates[place.active] = shared[safe]
     return gates

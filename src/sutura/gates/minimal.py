@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,10 @@ from scipy.sparse import block_array, csr_array, eye_array
 from sutura.bounds.lower import lower_traced
 from sutura.bounds.program import run
 from sutura.errors import MismatchError
-from sutura.gates.cells import Box32, Cell, Tree, graft
+from sutura.gates.cells import Cell, Tree, graft
 from sutura.gates.cover import Budget, cover
 from sutura.gates.deliver import Repair, deliver, export
-from sutura.gates.problem import Means, Problem, means
+from sutura.gates.problem import Means, Place, Problem, means
 from sutura.gates.regions import Label, Mended, Open, regions
 from sutura.gates.safe_set import Alternative, alternatives, safe_set, shortfall
 from sutura.network import ops
@@ -104,15 +104,19 @@ def minimal(problem: Problem, config: MinimalConfig, listen: Listener = silent) 
         else:
             note = f"counterexamples were still found after {config.rounds} rounds"
         asked = problem.of(network)
-        mended = [_proof(asked, cell.label, box, (config, used)) for cell, box in problem.placed()]
+        places = problem.places()
+        share = config.boxes // max(1, len(places))
+        mended = {place.number: _proof(asked, place, share, used) for place in places}
     return _account(asked, mended, note, (used, started))
 
 
-def _account(asked: Problem, mended: Sequence[Mended], note: str, how: tuple[Means, float]) -> Repair:
+def _account(asked: Problem, mended: Mapping[int, Mended], note: str, how: tuple[Means, float]) -> Repair:
     used, started = how
     searched = time.monotonic()
     certificate = b""
-    left = sum(isinstance(cell.label, Open) for m in mended for cell in m.tree if isinstance(cell, Cell))
+    left = sum(
+        isinstance(cell.label, Open) for m in mended.values() for cell in m.tree if isinstance(cell, Cell)
+    )
     if left:
         model, gates = export(asked, mended)
         note = f"{note or 'no counterexample is found any more'}; {left:,} regions are not proved"
@@ -152,16 +156,14 @@ def _counterexamples(was: Problem, now: Problem, last: Last) -> list[Point]:
     """Unsafe points of the network as it is now, with what the network as it was has there."""
     found: list[Point] = []
     original, at = lower_traced(was.network)
-    for cell, box in now.placed():
-        if not cell.label:
-            continue
-        aim = now.aim(cell.label)
+    for place in now.places():
+        aim, box = now.aim(place.active), place.box
         x = attack(now.program, aim, box.low, box.high, LOOK).astype(np.float32).astype(np.float64)
         x = np.clip(x, box.low, box.high)
         wrong = unsafe_margin(aim, run(now.program, x)[-1]).min(axis=1) <= 0
         x = np.unique(x[wrong], axis=0)[:NEW_POINTS]
         values = run(original, x)
-        pieces = alternatives(safe_set(c for i in sorted(cell.label) for c in was.cases[i][1].unsafe))
+        pieces = alternatives(safe_set(c for i in sorted(place.active) for c in was.cases[i][1].unsafe))
         read = values[at[last.weight.inputs[0]]]
         found += [Point(h, y, pieces) for h, y in zip(read, values[-1], strict=True)]
     return found
@@ -217,13 +219,10 @@ def changed(network: Network, last: Last, change: Float64[np.ndarray, "k+1 outpu
     return replace(other, sha256=hashlib.sha256(write_onnx(other)).hexdigest())
 
 
-def _proof(asked: Problem, label: frozenset[int], box: Box32, how: tuple[MinimalConfig, Means]) -> Mended:
-    config, used = how
-    if not label:
-        return Mended((Cell(None),))
-    shared = config.boxes // max(1, sum(bool(cell.label) for cell, _ in asked.placed()))
+def _proof(asked: Problem, place: Place, boxes: int, used: Means) -> Mended:
     run_with = (used.pool, used.listen)
-    done = cover(asked.program, asked.aim(label), box, Budget(shared, used.deadline), run_with)
+    budget = Budget(boxes, used.deadline)
+    done = cover(asked.program, asked.aim(place.active), place.box, budget, run_with)
     return Mended(_labelled(done.tree), done.boxes)
 
 

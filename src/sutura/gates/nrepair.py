@@ -93,18 +93,15 @@ def nrepair(problem: Problem, config: NRepairConfig, listen: Listener = silent) 
     started = time.monotonic()
     tries: list[Try] = []
     with means(config.workers, config.timeout, listen) as used:
-        mended: list[Mended] = []
-        for cell, box in problem.placed():
-            if not cell.label:
-                mended.append(Mended((Cell(None),)))
-                continue
-            unsafe = [c for i in sorted(cell.label) for c in problem.cases[i][1].unsafe]
+        mended: dict[int, Mended] = {}
+        for place in problem.places():
+            unsafe = [c for i in sorted(place.active) for c in problem.cases[i][1].unsafe]
             wanted = push(unsafe, problem.network.output_size)
-            task = Task(problem, problem.aim(cell.label), wanted, config, used)
-            cut = grid(problem.program, task.aim, box, config.pieces)
-            done = _each(task, [part for _, part in boxes_of(cut, box)])
+            task = Task(problem, problem.aim(place.active), wanted, config, used)
+            cut = grid(problem.program, task.aim, place.box, config.pieces)
+            done = _each(task, [part for _, part in boxes_of(cut, place.box)])
             tries += done
-            mended.append(Mended(graft(cut, _trees(done))))
+            mended[place.number] = Mended(graft(cut, _trees(done)))
     return _account(problem, mended, tries, (used, started))
 
 
@@ -113,7 +110,7 @@ def _trees(done: Sequence[Try]) -> Callable[[int, None], Tree[Label]]:
 
 
 def _account(
-    problem: Problem, mended: Sequence[Mended], tries: Sequence[Try], how: tuple[Means, float]
+    problem: Problem, mended: Mapping[int, Mended], tries: Sequence[Try], how: tuple[Means, float]
 ) -> Repair:
     used, started = how
     searched = time.monotonic()

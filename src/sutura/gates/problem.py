@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from sutura.bounds.lower import lower
 from sutura.bounds.program import Program, run
 from sutura.errors import MismatchError
-from sutura.gates.cells import Box32, Cell, Tree, box32, boxes_of, everything, partition
+from sutura.gates.cells import Box32, Tree, box32, boxes_of, everything, partition
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import Loaded
@@ -40,9 +40,10 @@ class Problem:
     cases: tuple[tuple[Property, Case], ...]
     layout: Tree[frozenset[int]]
 
-    def placed(self) -> list[tuple[Cell[frozenset[int]], Box32]]:
-        """Every cell of the layout with its box, in preorder."""
-        return list(boxes_of(self.layout, everything(self.network.input_size)))
+    def places(self) -> list[Place]:
+        """The cells of the layout in which some case holds, in preorder."""
+        every = enumerate(boxes_of(self.layout, everything(self.network.input_size)))
+        return [Place(number, cell.label, box) for number, (cell, box) in every if cell.label]
 
     def aim(self, active: frozenset[int]) -> Goal:
         """What a proof must refute where all of these cases hold."""
@@ -52,6 +53,15 @@ class Problem:
     def of(self, network: Network) -> Problem:
         """The same properties asked of another network of the same sizes."""
         return replace(self, network=network, program=lower(network))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A cell of the layout: its number among all, the cases that hold there, its box."""
+
+    number: int
+    active: frozenset[int]
+    box: Box32
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +59,9 @@ def counts(problem: Problem, tree: Tree[Label], rows: int) -> Counts:
     return Counts(leaves=leaves, proved=leaves - gated - outside, gated=gated, outside=outside, rows=rows)
 
 
-def regions(problem: Problem, mended: Sequence[Mended], gates: Sequence[Gate]) -> Regions:
+def regions(problem: Problem, mended: Mapping[int, Mended], gates: Sequence[Gate]) -> Regions:
     """Count them."""
-    inside = [(m, box) for m, (cell, box) in zip(mended, problem.placed(), strict=True) if cell.label]
+    inside = [(mended[place.number], place.box) for place in problem.places()]
     labels = [label for m, _ in inside for label in cells(m.tree)]
     weights = _volumes([box for _, box in inside])
     shares = [_share(m.tree, box) for m, box in inside]
@@ -69,7 +69,7 @@ def regions(problem: Problem, mended: Sequence[Mended], gates: Sequence[Gate]) -
         proved=sum(label is None for label in labels),
         neuron_gated=sum(isinstance(label, NeuronGate) for label in labels),
         output_gated=sum(isinstance(label, OutputGate) for label in labels),
-        fallbacks=sum(m.fallbacks for m in mended),
+        fallbacks=sum(m.fallbacks for m, _ in inside),
         rows=len(gates) + 1,
         neurons_held=sum(g.neurons for g in gates if isinstance(g, NeuronGate)),
         proved_share=float(np.dot(weights, shares)) if inside else 1.0,

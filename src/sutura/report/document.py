@@ -10,11 +10,10 @@ from typing import Any
 from sutura import __version__
 from sutura.certificate.claim import Claim, claim
 from sutura.certificate.schema import loads
-from sutura.condensation.condense import Condensed
 from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Inside, Outside
+from sutura.gates.table import GateTable
 from sutura.network.inspect import Inspection
-from sutura.verdict.difference import Difference, Seen
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
 
 
@@ -50,17 +49,18 @@ def outcome(name: str, result: Outcome) -> dict[str, Any]:
     if isinstance(result.verdict, Unknown):
         said["reason"] = result.verdict.reason
     if isinstance(result.verdict, Proved):
-        said |= _claimed(result.verdict.claim)
+        said |= claimed(result.verdict.claim)
     return said
 
 
-def _claimed(what: Claim) -> dict[str, Any]:
+def claimed(what: Claim) -> dict[str, Any]:
+    """A claim, and in words what it rests on."""
     return {"level": what.level, "meaning": what.meaning, "assumptions": list(what.assumptions)}
 
 
 def _rests_on(certificate: bytes) -> dict[str, Any]:
     assumes = loads(certificate).assumes
-    return _claimed(Claim("PROVED" if assumes == claim().assumes else "PROVED@runtime", assumes))
+    return claimed(Claim("PROVED" if assumes == claim().assumes else "PROVED@runtime", assumes))
 
 
 def repair(result: Repair, before: Sequence[dict[str, Any]], files: dict[str, str]) -> dict[str, Any]:
@@ -85,53 +85,14 @@ def figures(inner: Sequence[Inside], outer: Outside) -> dict[str, Any]:
     return {"inside": [asdict(i) for i in inner], "outside": asdict(outer)}
 
 
-def difference(found: Difference) -> dict[str, Any]:
-    """How far two networks differ, from both sides."""
-    low, high = found.separate
+def gates(table: GateTable) -> dict[str, Any]:
+    """The gates of a repaired file."""
     return {
-        "largest": {"certified": found.largest, "seen": found.largest_seen},
-        "outputs": [
-            {
-                "certified": [float(a), float(b)],
-                "separate": [float(c), float(d)],
-                "seen": [float(e), float(f)],
-            }
-            for a, b, c, d, e, f in zip(found.low, found.high, low, high, *found.attained, strict=True)
-        ],
-        "decides_alike": found.decides_alike,
-        "same_share": found.same_share,
-        "widest": _seen(found.widest),
-        "changed": None if found.changed is None else _seen(found.changed),
-        "boxes": found.boxes,
-        "seconds": found.seconds,
-        **_claimed(found.claim),
+        "gates": [asdict(row) for row in table.rows[1:]],
+        "kinds": dict(table.kinds),
+        "cells": (len(table.tree) + 1) // 2,
+        "depth": table.depth,
     }
-
-
-def _seen(seen: Seen) -> dict[str, Any]:
-    return {
-        "input": [float(v) for v in seen.input],
-        "input_hex": [float(v).hex() for v in seen.input],
-        "first": [float(v) for v in seen.first],
-        "second": [float(v) for v in seen.second],
-    }
-
-
-def condensed(found: Condensed) -> dict[str, Any]:
-    """Orientations a layer, and what merging did where it was asked for."""
-    layers = [
-        {"node": layer.node, "neurons": layer.neurons, "counts": [asdict(c) for c in layer.counts]}
-        for layer in found.layers
-    ]
-    if found.merged is None:
-        return {"layers": layers, "merged": None}
-    merged = {
-        "layers": [asdict(layer) for layer in found.merged.layers],
-        "bound": None if found.bound is None else [float(v) for v in found.bound],
-        "difference": None if found.difference is None else difference(found.difference),
-        "accuracy": None if found.accuracies is None else list(found.accuracies),
-    }
-    return {"layers": layers, "merged": merged}
 
 
 def inspection(found: Inspection) -> dict[str, Any]:
