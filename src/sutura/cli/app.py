@@ -16,6 +16,7 @@ COMMANDS = {
     "repair": "Make a network provably have its properties.",
     "diff": "Bound how far two networks differ on a region.",
     "condense": "Show where neurons point, and merge those of one line.",
+    "risk": "Say how far each input is from harm, with both bounds.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
