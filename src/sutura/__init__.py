@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from sutura.risk.quantify import RiskConfig as RiskConfig
     from sutura.risk.quantify import RiskResult as RiskResult
     from sutura.risk.quantify import quantify_risk as quantify_risk
+    from sutura.risk.reach import output_range as output_range
     from sutura.verdict.outcome import Proved as Proved
     from sutura.verdict.outcome import Unknown as Unknown
     from sutura.verdict.outcome import Violated as Violated
@@ -78,6 +79,7 @@ PLACES = {
     "RiskConfig": "risk.quantify",
     "RiskResult": "risk.quantify",
     "quantify_risk": "risk.quantify",
+    "output_range": "risk.reach",
     "VerifyConfig": "verdict.search",
     "DiffConfig": "verdict.difference",
     "Difference": "verdict.difference",

@@ -34,6 +34,7 @@ class Asked:
     kl: float
     output: int
     limits: str | None
+    radius: float | None
 
 
 @click.command("risk")
@@ -97,6 +98,11 @@ class Asked:
     help="Output of the reachability risk.",
 )
 @click.option("--range", "reach", help="LOW,HIGH that the output must not leave; either may be empty.")
+@click.option(
+    "--radius",
+    type=click.FloatRange(min=0),
+    help="Instead of --range: the output's own range within this Linf distance of each input.",
+)
 @click.option(
     "--no-gradients", is_flag=True, help="Treat the network as a black box in attacks and estimates."
 )
@@ -162,7 +168,7 @@ def _body(
 
 
 def _configs(given: dict[str, Any], loaded: Loaded, data: Dataset) -> list[tuple[str, RiskConfig]]:
-    asked = Asked(given["decision"], given["kl"], given["output"], given["reach"])
+    asked = Asked(given["decision"], given["kl"], given["output"], given["reach"], given["radius"])
     names = [name.strip() for name in given["names"].split(",")]
     limits = _domain(given["limits"], given["units"], loaded, data)
     return [
@@ -176,6 +182,7 @@ def _configs(given: dict[str, Any], loaded: Loaded, data: Dataset) -> list[tuple
                 budget=given["budget"],
                 estimator=given["estimator"],
                 deepquant=DeepQuantConfig(objective=given["objective"]),
+                reach=math.inf if given["radius"] is None else given["radius"],
                 gradients=not given["no_gradients"],
                 workers=given["workers"],
                 seed=given["seed"],
@@ -194,9 +201,11 @@ def _risk(name: str, asked: Asked) -> Risk:
         case "uncertainty":
             return Uncertainty(asked.kl)
         case "reachability":
+            if asked.limits is None and asked.radius is not None:
+                return Reachability(asked.output)
             if asked.limits is None:
                 raise PropertyError(
-                    "the reachability risk needs --range LOW,HIGH: what the output must not leave"
+                    "the reachability risk needs --range LOW,HIGH that the output must not leave, or --radius"
                 )
             low, high = _pair(asked.limits, "--range")
             return Reachability(asked.output, low, high)

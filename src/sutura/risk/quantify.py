@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from sutura.errors import DataError, MismatchError, NetworkError
 from sutura.network.budget import shown_shape
 from sutura.network.read import Loaded
 from sutura.risk.attack import nearest_found
-from sutura.risk.ball import LENGTHS, Column, Domain, Norm, domain
+from sutura.risk.ball import LENGTHS, Column, Domain, Norm, domain, regions
 from sutura.risk.boundary import Asked, BoundaryConfig, Found
 from sutura.risk.branch import narrowed
 from sutura.risk.certify import BOUNDERS, Shown, largest_shown, shown_by
@@ -25,11 +26,13 @@ from sutura.risk.jacobian import shown_by_slopes
 from sutura.risk.model import Model, logits, model
 from sutura.risk.nearest import Bracket
 from sutura.risk.ratio import CleverConfig, RatioConfig, clever_radius, ratio_radius
+from sutura.risk.reach import RangeConfig, range_of
 from sutura.risk.safety import (
     NAMES,
     Adversarial,
     Claim,
     Invariance,
+    Reachability,
     Risk,
     Uncertainty,
     check_outputs,
@@ -54,7 +57,9 @@ class RiskConfig:
     `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `lipschitz`,
     `none`), `budget` the wall seconds of branch and bound that each input gets after it (0: none) until lower
     reaches `tight` times upper. `estimator` names what fills in the estimate (`ratio`, `deepquant`, `clever`,
-    `none`). Without `gradients` the network is a black box to attacks and estimates.
+    `none`). Without `gradients` the network is a black box to attacks and estimates. A reachability risk
+    without a range to leave asks for the output's range itself, within Linf distance `reach` of the input:
+    figures `attained_low`, `attained_high`, `certified_low`, `certified_high`.
     """
 
     risk: Risk = field(default_factory=Adversarial)
@@ -68,6 +73,7 @@ class RiskConfig:
     ratio: RatioConfig = field(default_factory=RatioConfig)
     deepquant: DeepQuantConfig = field(default_factory=DeepQuantConfig)
     clever: CleverConfig = field(default_factory=CleverConfig)
+    reach: float = math.inf
     gradients: bool = True
     workers: int | None = None
     seed: int = 0
@@ -158,6 +164,8 @@ def quantify_all(
             )
             for i, f in enumerate(found)
         ]
+    if isinstance(config.risk, Reachability) and math.isinf(config.risk.low) and math.isinf(config.risk.high):
+        return _ranges(seen, asked, config, config.risk.index)
     safe = safety(config.risk, logits(seen, asked.centre), asked.label)
     found = nearest_found(seen, asked, replace(config.attack, seed=config.seed), checkpoint)
     claimed = _claimed(seen, asked, found)
@@ -179,6 +187,29 @@ def quantify_all(
         spent = shared + time.monotonic() - began
         guess = None if estimate is None else float(estimate[i])
         results.append(_result(seen, (asked, i), (bracket, guess, float(safe[i])), reason, spent))
+    return results
+
+
+def _ranges(seen: Model, asked: Asked, config: RiskConfig, index: int) -> list[RiskResult]:
+    """The output's range around each input; no output leaves a range without ends."""
+    how = RangeConfig(budget=config.budget or RangeConfig().budget, workers=config.workers, seed=config.seed)
+    results: list[RiskResult] = []
+    for i, label in enumerate(asked.label):
+        began, radius = time.monotonic(), np.array([min(config.reach, asked.domain.widest)])
+        region = regions(asked.domain, "linf", asked.centre[i : i + 1], radius)
+        box = Domain(region.low[0], region.high[0], asked.domain.scale)
+        found = range_of(seen, index, box, how)
+        figures = {
+            "attained_low": found.low.attained,
+            "attained_high": found.high.attained,
+            "certified_low": found.low.certified,
+            "certified_high": found.high.certified,
+        }
+        level: Level = "certified" if np.isfinite(found.low.certified + found.high.certified) else "attacked"
+        spent = time.monotonic() - began
+        results.append(
+            RiskResult(math.inf, math.inf, None, None, level, int(label), math.inf, RANGE, spent, figures)
+        )
     return results
 
 
@@ -278,6 +309,7 @@ ESTIMATORS: Mapping[str, Callable[[Model, Asked, RiskConfig, Checkpoint], Column
     "none": lambda seen, asked, config, check: None,
 }
 
+RANGE = "no range was given that the output could leave; figures hold its range"
 INVARIANCE = (
     "no code knows when a human's answer changes: upper is a real input of another class with this decision, "
     "the estimate only says how far the decision was carried towards one"
