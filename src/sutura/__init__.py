@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from sutura.verdict.difference import DiffConfig as DiffConfig
     from sutura.verdict.difference import Difference as Difference
     from sutura.verdict.difference import diff as diff
+    from sutura.risk.quantify import RiskConfig as RiskConfig
+    from sutura.risk.quantify import RiskResult as RiskResult
+    from sutura.risk.quantify import quantify_risk as quantify_risk
+    from sutura.risk.reach import output_range as output_range
     from sutura.verdict.outcome import Proved as Proved
     from sutura.verdict.outcome import Unknown as Unknown
     from sutura.verdict.outcome import Violated as Violated
@@ -72,6 +76,10 @@ PLACES = {
     "repair": "gates.repair",
     "Guard": "runtime.guard",
     "GuardConfig": "runtime.guard",
+    "RiskConfig": "risk.quantify",
+    "RiskResult": "risk.quantify",
+    "quantify_risk": "risk.quantify",
+    "output_range": "risk.reach",
     "VerifyConfig": "verdict.search",
     "DiffConfig": "verdict.difference",
     "Difference": "verdict.difference",

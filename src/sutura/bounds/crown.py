@@ -130,7 +130,8 @@ def crown(
             continue
         state = _after_affine(program, layer, state, profile)
         low, high = _intersect(state.low[at], state.high[at], known, at)
-        if at in bent and any(s > 0 for s in layer.sources):
+        # Over a box, intervals of the first layer are exact; over a ball they are not.
+        if at in bent and (region.ball is not None or any(s > 0 for s in layer.sources)):
             open_entries = _open(bent[at], low, high)
             low, high = _tighten(program, region, state, (low, high, open_entries), checkpoint)
         state = replace(state, low=(*state.low[:-1], low), high=(*state.high[:-1], high))
@@ -281,7 +282,10 @@ def backward(
         _accumulate(coefficients, s, passed)
     slopes = coefficients.get(0, np.zeros((*constant.shape, program.inputs)))
     loss = loss + interval.charged(program, slopes, region.magnitude)
-    low = constant + interval.least(slopes, region.low, region.high) - SLACK * loss
+    least = interval.least(slopes, region.low, region.high)
+    if region.ball is not None:
+        least = np.fmax(least, region.ball.least(slopes))
+    low = constant + least - SLACK * loss
     return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
 
 

@@ -1,26 +1,55 @@
-"""Batches of input boxes."""
+"""Batches of input boxes, and of L1 and L2 balls inside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+DUAL_ROUNDED_UP = 1.0 + 2.0**-24
+"""Covers the float64 rounding of a dual norm of fewer than 2^26 entries, which is relative."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ball:
+    """Points x with norm of (x - centre) / scale at most `radius`, one ball a row of `centre`."""
+
+    norm: Literal["l1", "l2"]
+    centre: Float64[np.ndarray, "batch n"]
+    radius: Float64[np.ndarray, " batch"]
+    scale: Float64[np.ndarray, " n"]
+
+    def take(self, rows: Int64[np.ndarray, " k"] | slice) -> Ball:
+        """Some of the balls."""
+        return Ball(self.norm, self.centre[rows], self.radius[rows], self.scale)
+
+    def least(self, slopes: Float64[np.ndarray, "batch rows n"]) -> Float64[np.ndarray, "batch rows"]:
+        """Minimum of slopes @ x over each ball, by the dual norm; slopes @ centre is rounded to nearest."""
+        scaled = slopes * self.scale
+        dual = abs(scaled).max(axis=2) if self.norm == "l1" else np.sqrt((scaled * scaled).sum(axis=2))
+        middle = (slopes @ self.centre[:, :, None])[:, :, 0]
+        return middle - DUAL_ROUNDED_UP * self.radius[:, None] * dual
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """Closed boxes of float32 inputs, low[i] <= x <= high[i]; ends are float32 numbers held in float64."""
+    """Closed boxes of float32 inputs, low[i] <= x <= high[i]; ends are float32 numbers held in float64.
+
+    Where there is a `ball`, the region is what each box shares with its ball. Its centre lies in the box.
+    """
 
     low: Float64[np.ndarray, "batch n"]
     high: Float64[np.ndarray, "batch n"]
+    ball: Ball | None = None
 
     def __len__(self) -> int:
         return len(self.low)
 
     def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " batch"] | slice) -> Region:
         """Some of the boxes."""
-        return Region(self.low[rows], self.high[rows])
+        return Region(self.low[rows], self.high[rows], self.ball and self.ball.take(rows))
 
     @property
     def magnitude(self) -> Float64[np.ndarray, "batch n"]:
@@ -40,7 +69,10 @@ def after(cut: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
 
 
 def halves(region: Region, dims: Int64[np.ndarray, " batch"]) -> tuple[Region, Region]:
-    """Each box cut at the midpoint of its side dims[i]; together they hold every float32 point of the box."""
+    """Each box cut at the midpoint of its side dims[i]; together they hold every float32 point of the box.
+
+    The halves are boxes: what a ball leaves out of them is not remembered.
+    """
     rows = np.arange(len(region))
     cut = midpoint(region.low[rows, dims], region.high[rows, dims])
     left, right = region.high.copy(), region.low.copy()

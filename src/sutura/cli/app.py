@@ -17,6 +17,7 @@ COMMANDS = {
     "diff": "Bound how far two networks differ on a region.",
     "condense": "Show where neurons point, and merge those of one line.",
     "evaluate": "Measure what a repair changed.",
+    "risk": "Say how far each input is from harm, with both bounds.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "supports": "Answer the VNN-LIB questions on what is supported.",

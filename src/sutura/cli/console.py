@@ -75,8 +75,11 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 @contextmanager
-def bar(*, quiet: bool) -> Generator[Listener]:
-    """A listener that draws a progress line while the block runs, if it runs in a terminal."""
+def bar(*, quiet: bool, noun: str = "boxes") -> Generator[Listener]:
+    """A listener that draws a progress line while the block runs, if it runs in a terminal.
+
+    `noun` is what the search counts.
+    """
     console = messages()
     if quiet or not console.is_terminal:
         yield silent
@@ -91,7 +94,7 @@ def bar(*, quiet: bool) -> Generator[Listener]:
         task = bars.add_task("", total=1.0, figures="")
 
         def listen(event: Progress) -> None:
-            figures = f"{event.boxes:,} boxes, {event.waiting:,} waiting"
+            figures = f"{event.boxes:,} {noun}, {event.waiting:,} waiting"
             bars.update(task, description=event.stage, completed=event.settled, figures=figures)
 
         yield listen

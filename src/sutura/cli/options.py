@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -29,3 +31,9 @@ decision = click.option(
     show_default=True,
     help="How a decision is read off the scores, for agreement and for pictures.",
 )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that looks most like the one given."""
+    names = list(known)
+    return get_close_matches(word, names, n=1, cutoff=0.0)[0] if names else word

@@ -1,0 +1,1 @@
+"""How far from harm: radii of norm balls in which a safety risk cannot occur."""
