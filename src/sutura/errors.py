@@ -27,6 +27,10 @@ class RepairError(SuturaError):
     """No repair exists, or the repaired network did not pass its own checks."""
 
 
+class TrainingError(SuturaError):
+    """Training cannot start or go on: a bad setting, a loss that is not finite, a foreign checkpoint."""
+
+
 class MissingExtraError(SuturaError):
     """An optional package is needed and not installed."""
 
