@@ -16,6 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sutura.calibration.calibrate import Calibrated as Calibrated
+    from sutura.calibration.calibrate import calibrate as calibrate
+    from sutura.calibration.config import CalibrateConfig as CalibrateConfig
     from sutura.certificate.check import check as check
     from sutura.errors import SuturaError as SuturaError
     from sutura.gates.mend import Repair as Repair
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 PLACES = {
+    "Calibrated": "calibration.calibrate",
+    "calibrate": "calibration.calibrate",
+    "CalibrateConfig": "calibration.config",
     "check": "certificate.check",
     "SuturaError": "errors",
     "Network": "network.graph",

@@ -15,6 +15,7 @@ COMMANDS = {
     "verify": "Decide whether a network has its properties.",
     "repair": "Make a network provably have its properties.",
     "check": "Check a repaired network's certificate independently.",
+    "calibrate": "Make predicted probabilities mean what they say.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
 }
 """Command -> what it does; the command lives in the module of that name, or in one named below."""
