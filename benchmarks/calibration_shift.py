@@ -95,7 +95,9 @@ def trained(network, name, objective, seed, run):
     began = time.process_time()
     result = train(NETWORKS[network](), run.data["train"], config, loss=objective, checkpoint=place)
     spent = time.process_time() - began
-    return result.module, spent * run.epochs / max(run.epochs - result.resumed, 1)
+    if result.resumed < run.epochs:
+        run.seconds[place.stem if place else name] = spent * run.epochs / (run.epochs - result.resumed)
+    return result.module, run.seconds.get(place.stem if place else name, float("nan"))
 
 
 def remembered(module):
@@ -268,12 +270,12 @@ def main():
         }
         test = part(mnist["x_test"], mnist["y_test"], 0, run.test)
     what = {"train": run.train, "test": run.test, "epochs": run.epochs, "batch": 100, "rate": 1e-3}
-    rows = {}
+    rows, run.seconds = {}, {}
     if run.json and run.json.exists():
         stored = json.loads(run.json.read_text())
         if stored["run"] != what:
             parser.error(f"{run.json} holds a run of {stored['run']}, not {what}; name another file")
-        rows = stored["rows"]
+        rows, run.seconds = stored["rows"], stored["seconds"]
     for seed in run.seeds:
         for network in run.networks:
             for name, make in methods(network, seed, run).items():
@@ -286,7 +288,9 @@ def main():
                     f"{key}: ECE {found['domain']['ece']:.3f}, mean {found['affine']['ece']:.3f}", flush=True
                 )
                 if run.json:
-                    write_all({run.json: json.dumps({"run": what, "rows": rows}, indent=1).encode()})
+                    write_all(
+                        {run.json: json.dumps({"run": what, "rows": rows, "seconds": run.seconds}).encode()}
+                    )
     print(table(rows))
 
 

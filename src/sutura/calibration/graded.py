@@ -29,14 +29,15 @@ Graded = tuple[Tensor, Tensor]
 class GradedConfig:
     """Which perturbations (a sample gets one of them), the weight of what they teach, and its curve.
 
-    A perturbation of strength u in [0, 1] spreads u ** `power` of the target evenly; strength 1 is normal
-    noise of deviation `noise`, an adversarial step of `step`, an even mix, all blocks shuffled. `penalty`
-    weighs the squared weights of the dense layers (L2). Samples are kept in [`low`, `high`].
+    A perturbation of strength u in [0, 1] spreads u ** `power` of the target evenly: at 2, slight ones hardly
+    any. Strength 1 is normal noise of deviation `noise`, an adversarial step of `step`, an even mix, all
+    blocks shuffled. `penalty` weighs the squared weights of the dense layers (L2). Samples are kept in
+    [`low`, `high`].
     """
 
     kinds: tuple[Kind, ...] = ("noise", "mix", "blocks", "adversary")
-    weight: float = 1.0
-    power: float = 1.0
+    weight: float = 2.0
+    power: float = 2.0
     noise: float = 1.0
     step: float = 0.5
     penalty: float = 0.0
