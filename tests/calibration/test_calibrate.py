@@ -116,7 +116,7 @@ def test_dropout_is_drawn_from_and_repeats():
     assert np.array_equal(found.predict(x), found.predict(x))
 
 
-@pytest.mark.parametrize("method", ["falcon", "graded", "evidential"])
+@pytest.mark.parametrize("method", ["graded", "evidential"])
 def test_training_a_network_file_gives_a_network_again(method):
     torch_net()
     train = TrainConfig(epochs=3, batch=50, rate=1e-3)
@@ -151,6 +151,13 @@ def test_data_that_do_not_fit_are_refused(change, said):
     with pytest.raises(DataError) as caught:
         calibrate(load(onnx_net()), change(blobs()))
     assert said in str(caught.value)
+
+
+def test_samples_that_a_module_does_not_take_are_refused():
+    data = blobs()
+    wide = Dataset("d.npz", data.x.repeat(2, axis=1), data.y)
+    with pytest.raises(DataError, match=r"does not take samples of shape \(4,\)"):
+        calibrate(torch_net(), wide)
 
 
 def test_unknown_methods_name_the_nearest():

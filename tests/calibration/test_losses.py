@@ -31,6 +31,7 @@ from sutura.calibration.objective import (  # noqa: E402
     plain,
 )
 from sutura.dataset import Dataset  # noqa: E402
+from sutura.errors import CalibrationError  # noqa: E402
 from sutura.training.config import TrainConfig  # noqa: E402
 from sutura.training.train import Moment, train  # noqa: E402
 
@@ -263,6 +264,13 @@ def test_perturbations_keep_shape_and_range_and_grow(kind, shape):
     assert distance[spread > 0.7].mean() > 1.5 * distance[spread < 0.3].mean()
     if kind == "blocks":
         assert torch.allclose(points.flatten(1).sort().values, x.flatten(1).sort().values)
+
+
+def test_unknown_forms_and_kinds_name_the_nearest():
+    with pytest.raises(CalibrationError, match="called 'papr'; did you mean 'paper'"):
+        falcon(FalconConfig(form="papr"))
+    with pytest.raises(CalibrationError, match="called 'block'; did you mean 'blocks'"):
+        graded(GradedConfig(kinds=("block",)))
 
 
 def test_graded_training_learns_and_repeats_itself():

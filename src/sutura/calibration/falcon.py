@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sutura.calibration.adversary import INPUTS, TEN, Space, drawn, fgsm
+from sutura.errors import CalibrationError
+from sutura.training.config import unknown
 from sutura.training.train import Moment, Objective, Step
 
 Form = Literal["paper", "released"]
@@ -102,8 +104,11 @@ def falcon(config: FalconConfig | None = None) -> Objective:
 
     Released: the optimiser's step on cross entropy and entropy, then one of plain gradient descent at the
     same rate on the adversarial calibration term, a sum over the batch. Paper: one step on the sum of all.
+    Raises CalibrationError for another form.
     """
     config = config or FalconConfig()
+    if config.form not in ENTROPY:
+        raise CalibrationError(unknown("form of FALCON", config.form, ENTROPY))
     if config.form == "released":
         return Objective(_domain_loss(config), calibration_step(config), f"falcon {config!r}")
     within = _domain_loss(config)

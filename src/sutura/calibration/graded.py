@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from sutura.calibration.adversary import Space, fgsm
 from sutura.calibration.falcon import penalty
+from sutura.errors import CalibrationError
+from sutura.training.config import unknown
 from sutura.training.train import Moment, Objective
 
 Kind = Literal["noise", "mix", "blocks", "adversary"]
@@ -46,8 +48,14 @@ class GradedConfig:
 
 
 def graded(config: GradedConfig | None = None) -> Objective:
-    """Mean cross entropy on the samples, and on perturbed ones with graded targets."""
+    """Mean cross entropy on the samples, and on perturbed ones with graded targets.
+
+    Raises CalibrationError for an unknown kind of perturbation.
+    """
     config = config or GradedConfig()
+    for kind in config.kinds:
+        if kind not in KINDS:
+            raise CalibrationError(unknown("kind of perturbation", kind, KINDS))
 
     def loss(module: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
         clean = functional.cross_entropy(module(x), y)

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from sutura.calibration.scaling import Affine
-from sutura.errors import NetworkError
+from sutura.errors import DataError, NetworkError
 
 Samples = Float32[np.ndarray, "batch *sample"]
 Scorer = Callable[[Samples], Float64[np.ndarray, "batch classes"]]
@@ -37,8 +37,12 @@ def _scores(module: nn.Module, x: Samples) -> Float64[np.ndarray, "batch classes
     """Scores in the mode that the module is in, BATCH samples at a time."""
     place = next(module.parameters()).device
     parts = [torch.tensor(x[at : at + BATCH], device=place) for at in range(0, len(x), BATCH)]
-    with torch.no_grad():
-        return np.concatenate([module(part).cpu().numpy() for part in parts]).astype(np.float64)
+    try:
+        with torch.no_grad():
+            return np.concatenate([module(part).cpu().numpy() for part in parts]).astype(np.float64)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the module does not take samples of shape {x.shape[1:]}: {reason}") from None
 
 
 def dropout_probabilities(module: nn.Module, *, passes: int = 20, seed: int = 0) -> Scorer:
@@ -88,8 +92,9 @@ class Scaled(nn.Module):
     def __init__(self, module: nn.Module, scaling: Affine) -> None:
         super().__init__()
         self.module = module
-        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
-        self.register_buffer("offset", torch.tensor(scaling.offset, dtype=torch.float32))
+        place = next(module.parameters()).device
+        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32, device=place))
+        self.register_buffer("offset", torch.tensor(scaling.offset, dtype=torch.float32, device=place))
 
     def forward(self, x: Tensor) -> Tensor:
         """Calibrated scores."""
