@@ -16,6 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sutura.calibration.calibrate import Calibrated as Calibrated
+    from sutura.calibration.calibrate import calibrate as calibrate
+    from sutura.calibration.config import CalibrateConfig as CalibrateConfig
     from sutura.certificate.check import check as check
     from sutura.condensation.condense import CondenseConfig as CondenseConfig
     from sutura.condensation.condense import Condensed as Condensed
@@ -36,15 +39,15 @@ if TYPE_CHECKING:
     from sutura.property.build import robustness as robustness
     from sutura.property.read import read_property as read_property
     from sutura.property.spec import Property as Property
+    from sutura.risk.quantify import RiskConfig as RiskConfig
+    from sutura.risk.quantify import RiskResult as RiskResult
+    from sutura.risk.quantify import quantify_risk as quantify_risk
+    from sutura.risk.reach import output_range as output_range
     from sutura.runtime.guard import Guard as Guard
     from sutura.runtime.guard import GuardConfig as GuardConfig
     from sutura.verdict.difference import DiffConfig as DiffConfig
     from sutura.verdict.difference import Difference as Difference
     from sutura.verdict.difference import diff as diff
-    from sutura.risk.quantify import RiskConfig as RiskConfig
-    from sutura.risk.quantify import RiskResult as RiskResult
-    from sutura.risk.quantify import quantify_risk as quantify_risk
-    from sutura.risk.reach import output_range as output_range
     from sutura.verdict.outcome import Proved as Proved
     from sutura.verdict.outcome import Unknown as Unknown
     from sutura.verdict.outcome import Violated as Violated
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 PLACES = {
+    "Calibrated": "calibration.calibrate",
+    "calibrate": "calibration.calibrate",
+    "CalibrateConfig": "calibration.config",
     "check": "certificate.check",
     "CondenseConfig": "condensation.condense",
     "Condensed": "condensation.condense",

@@ -31,6 +31,14 @@ class TrainingError(SuturaError):
     """Training cannot start or go on: a bad setting, a loss that is not finite, a foreign checkpoint."""
 
 
+class CalibrationError(SuturaError):
+    """A method of calibration is unknown, or does not fit what it is asked to calibrate."""
+
+
+class RefusedError(SuturaError):
+    """The work was done, and its result would cost more than is allowed."""
+
+
 class MissingExtraError(SuturaError):
     """An optional package is needed and not installed."""
 

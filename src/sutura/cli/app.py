@@ -20,6 +20,7 @@ COMMANDS = {
     "risk": "Say how far each input is from harm, with both bounds.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
+    "calibrate": "Make predicted probabilities mean what they say.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
 }
 """Command -> what it does; the command lives in the module of that name, or in one named below."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.progress import Progress as Bars
 
 from sutura.errors import NetworkError, PropertyError, SuturaError
 from sutura.progress import Listener, Progress, silent
+
+if TYPE_CHECKING:
+    from sutura.training.train import Epoch
 
 P = ParamSpec("P")
 
@@ -80,9 +83,31 @@ def bar(*, quiet: bool, noun: str = "boxes") -> Generator[Listener]:
 
     `noun` is what the search counts.
     """
+    with _line(quiet=quiet) as draw:
+
+        def listen(event: Progress) -> None:
+            draw(event.stage, event.settled, f"{event.boxes:,} {noun}, {event.waiting:,} waiting")
+
+        yield silent if draw is _undrawn else listen
+
+
+@contextmanager
+def epochs(*, quiet: bool) -> Generator[Callable[[Epoch], None]]:
+    """A listener to training, which draws a progress line as `bar` does."""
+    with _line(quiet=quiet) as draw:
+
+        def listen(event: Epoch) -> None:
+            draw("training", event.done / event.epochs, f"epoch {event.done}, loss {event.loss:.4g}")
+
+        yield listen
+
+
+@contextmanager
+def _line(*, quiet: bool) -> Generator[Callable[[str, float, str], None]]:
+    """A function that draws what is done, the share of it and figures."""
     console = messages()
     if quiet or not console.is_terminal:
-        yield silent
+        yield _undrawn
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -93,11 +118,14 @@ def bar(*, quiet: bool, noun: str = "boxes") -> Generator[Listener]:
     with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=1.0, figures="")
 
-        def listen(event: Progress) -> None:
-            figures = f"{event.boxes:,} {noun}, {event.waiting:,} waiting"
-            bars.update(task, description=event.stage, completed=event.settled, figures=figures)
+        def draw(stage: str, share: float, figures: str) -> None:
+            bars.update(task, description=stage, completed=share, figures=figures)
 
-        yield listen
+        yield draw
+
+
+def _undrawn(stage: str, share: float, figures: str) -> None:
+    """Draws nothing."""
 
 
 def sorted_out(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:

@@ -1,0 +1,125 @@
+"""Calibration as part of the graph: the calibrated network is a network again, and goes on into verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from sutura.calibration.scaling import Affine, Scaling
+from sutura.errors import NetworkError
+from sutura.network import ops
+from sutura.network.budget import shown, shown_shape
+from sutura.network.graph import Network, Node
+from sutura.network.onnx_write import digest_of, write_onnx
+from sutura.network.run import open_session, run
+
+BATCH = 500
+
+Step = tuple[ops.Op, tuple[int, ...]]
+"""An operator, and which values it reads: 0 is the scores, k what step k gave."""
+
+
+def scores_part(network: Network) -> Network:
+    """The network up to its scores: all but a closing softmax.
+
+    Raises NetworkError where the outputs are not one row of scores that a layer computed.
+    """
+    if len(network.output_shape) != 1 or network.output_shape[0] < 2:
+        raise NetworkError(
+            f"network {shown(network.name)} gives {shown_shape(network.output_shape)} a sample; calibration "
+            "needs one score for each of at least two classes"
+        )
+    body, closing = _parts(network)
+    if not body:
+        raise NetworkError(f"network {shown(network.name)} has no layer before its softmax")
+    if closing is None:
+        return network
+    return _digested(replace(network, nodes=body, output=closing.inputs[0]))
+
+
+def network_scores(
+    network: Network,
+) -> Callable[[Float32[np.ndarray, "batch *sample"]], Float64[np.ndarray, "batch classes"]]:
+    """A function of samples: the scores, before a closing softmax, as ONNX Runtime computes them."""
+    session = open_session(write_onnx(scores_part(network)))
+
+    def scores(x: Float32[np.ndarray, "batch *sample"]) -> Float64[np.ndarray, "batch classes"]:
+        parts = [run(session, np.ascontiguousarray(x[at : at + BATCH])) for at in range(0, len(x), BATCH)]
+        return np.concatenate(parts).astype(np.float64)
+
+    return scores
+
+
+def folded(network: Network, scaling: Scaling) -> Network:
+    """The network with its scores scaled: one product, and one sum where there are offsets.
+
+    Where it ends in a softmax, that stays the end: probabilities stay probabilities. A temperature is one
+    positive factor: in float32 it can make two scores equal, but never exchange them. Raises NetworkError for
+    a scaling that is no affine map of the scores.
+    """
+    if not isinstance(scaling, Affine):
+        raise NetworkError("isotonic calibration has no ONNX form here; write temperature or vector instead")
+    steps: list[Step] = [(ops.MultiplyConstant(scaling.scale.astype(np.float32)), (0,))]
+    if scaling.offset.any():
+        steps.append((ops.AddConstant(scaling.offset.astype(np.float32)), (1,)))
+    return _ended(network, steps)
+
+
+def evidence_head(network: Network) -> Network:
+    """The network with evidential probabilities for its scores: alpha / sum of alpha, alpha = relu + 1.
+
+    Raises NetworkError where it ends in a softmax.
+    """
+    if scores_part(network) is not network:
+        raise NetworkError(f"network {shown(network.name)} ends in a softmax; evidence needs bare scores")
+    ones = np.ones(network.output_shape, dtype=np.float32)
+    total = ops.MatMul(np.ones((ones.size, ones.size), dtype=np.float32))
+    return _ended(
+        network, [(ops.Relu(), (0,)), (ops.AddConstant(ones), (1,)), (total, (2,)), (ops.Divide(), (2, 3))]
+    )
+
+
+def _parts(network: Network) -> tuple[tuple[Node, ...], Node | None]:
+    """All nodes but a softmax that gives the output, and that softmax."""
+    last = next(node for node in network.nodes if node.output == network.output)
+    if not isinstance(last.op, ops.Softmax):
+        return network.nodes, None
+    return tuple(node for node in network.nodes if node is not last), last
+
+
+def _ended(network: Network, steps: Sequence[Step]) -> Network:
+    """The network with steps between its scores and all that follows; outputs keep their name."""
+    scores = scores_part(network).output
+    body, closing = _parts(network)
+    names = _free(network, [f"{scores}.raw", *(f"calibrated.{k + 1}" for k in range(len(steps) - 1))])
+    values = [*names, scores]
+    added = [
+        Node(f"calibration.{k}", op, tuple(values[i] for i in reads), values[k])
+        for k, (op, reads) in enumerate(steps, 1)
+    ]
+    moved = [_reading(node, {scores: values[0]}) for node in body]
+    nodes = (*moved, *added, *([closing] if closing else []))
+    shapes = {**network.shapes, **dict.fromkeys(names, network.output_shape)}
+    return _digested(replace(network, nodes=nodes, shapes=shapes))
+
+
+def _reading(node: Node, names: dict[str, str]) -> Node:
+    inputs = tuple(names.get(value, value) for value in node.inputs)
+    return replace(node, inputs=inputs, output=names.get(node.output, node.output))
+
+
+def _free(network: Network, wanted: Sequence[str]) -> list[str]:
+    """The names wanted, with dashes behind those that are taken."""
+    names: list[str] = []
+    for name in wanted:
+        while name in network.shapes or name in names:
+            name = f"{name}-"
+        names.append(name)
+    return names
+
+
+def _digested(network: Network) -> Network:
+    return replace(network, sha256=digest_of(network))
