@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sutura.certificate.check import check as check
+    from sutura.compression.compress import Compressed as Compressed
+    from sutura.compression.compress import compress as compress
+    from sutura.compression.study import CompressConfig as CompressConfig
     from sutura.errors import SuturaError as SuturaError
     from sutura.gates.mend import Repair as Repair
     from sutura.gates.mend import RepairConfig as RepairConfig
@@ -48,6 +51,9 @@ __version__ = "0.1.0"
 
 PLACES = {
     "check": "certificate.check",
+    "Compressed": "compression.compress",
+    "CompressConfig": "compression.study",
+    "compress": "compression.compress",
     "SuturaError": "errors",
     "Network": "network.graph",
     "Loaded": "network.read",

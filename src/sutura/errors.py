@@ -31,6 +31,10 @@ class TrainingError(SuturaError):
     """Training cannot start or go on: a bad setting, a loss that is not finite, a foreign checkpoint."""
 
 
+class CompressionError(SuturaError):
+    """A network cannot be compressed as asked."""
+
+
 class MissingExtraError(SuturaError):
     """An optional package is needed and not installed."""
 

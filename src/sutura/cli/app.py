@@ -15,6 +15,7 @@ COMMANDS = {
     "verify": "Decide whether a network has its properties.",
     "repair": "Make a network provably have its properties.",
     "diff": "Bound how far two networks differ on a region.",
+    "compress": "Make a network smaller.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
