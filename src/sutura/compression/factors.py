@@ -151,4 +151,49 @@ def _products(layer: Layer, part: Factors) -> list[tuple[str, ops.Op]]:
     ]
 
 
+def recomposed(
+    original: Network,
+    compressed: Network,
+    layers: Mapping[str, Layer],
+    splits: Mapping[str, Split | None],
+) -> Network:
+    """The compressed network in the nodes of the original: the two layers of each split multiplied out."""
+    now = {node.output: node for node in compressed.nodes}
+    nodes = list[Node]()
+    for node in original.nodes:
+        split = splits.get(node.output)
+        if split is None:
+            nodes.append(now[node.output])
+            continue
+        found = _of_nodes(compressed, layers[node.output], split)
+        nodes.append(replace(node, op=dense(layers[node.output], found)))
+    return shaped(original, nodes)
+
+
+def _of_nodes(compressed: Network, layer: Layer, split: Split) -> Factors:
+    """The factors that the nodes of a split hold."""
+    named = {node.name: node.op for node in compressed.nodes}
+    encoder, decoder = named[f"{layer.name}.{ENCODER}"], named[f"{layer.name}.{DECODER}"]
+    assert isinstance(encoder, ops.Conv | ops.Gemm | ops.MatMul)
+    assert isinstance(decoder, ops.Conv | ops.Gemm | ops.MatMul)
+    bias = None if isinstance(decoder, ops.MatMul) else decoder.bias
+    many = split.groups * split.rank
+    first, second = (op.weight.T if isinstance(op, ops.MatMul) else op.weight for op in (encoder, decoder))
+    if not layer.kernel:
+        first, second = first.reshape(many, -1), second.reshape(-1, many)
+    return Factors(split, first, second, bias)
+
+
+def dense(layer: Layer, part: Factors) -> ops.Op:
+    """The layer's operator with the weight that both factors have together."""
+    weight = part.weight(layer).astype(np.float32)
+    match layer.node.op:
+        case ops.Conv() as op:
+            return replace(op, weight=weight, bias=part.bias)
+        case ops.MatMul():
+            return ops.MatMul(np.ascontiguousarray(weight.T))
+        case _:
+            return ops.Gemm(weight, part.bias, transposed=True)
+
+
 ENCODER, DECODER = "encoder", "decoder"

@@ -15,7 +15,7 @@ from sutura.network.graph import Network
 
 AS_BUILT = "as built"
 
-JUDGED = 128
+JUDGED = 64
 """Samples with which plans are compared before the best of them is finished on all."""
 
 

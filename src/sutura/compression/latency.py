@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,8 @@ from sutura.compression.candidates import Candidates
 from sutura.compression.factors import Factors, substitute
 from sutura.compression.folding import Split, costs, divisors, kernels, schemes
 from sutura.compression.layers import Layer
-from sutura.network.graph import Network, Node
+from sutura.compression.trace import alone
+from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session, run
 
@@ -71,18 +72,11 @@ def measured(network: Network, layers: Sequence[Layer]) -> Times:
 
 
 def _timed(network: Network, layer: Layer) -> Mapping[Split | None, float]:
-    alone = _alone(network, layer)
+    dense = alone(network, layer.node)
     splits = list(_measurable(layer))
-    parts = [substitute(alone, {layer.key: layer}, {layer.key: sketch(layer, split)}) for split in splits]
-    found = medians([in_runtime(net) for net in (alone, *parts)], SMALL_ROUNDS)
+    parts = [substitute(dense, {layer.key: layer}, {layer.key: sketch(layer, split)}) for split in splits]
+    found = medians([in_runtime(net) for net in (dense, *parts)], SMALL_ROUNDS)
     return dict(zip((None, *splits), found, strict=True))
-
-
-def _alone(network: Network, layer: Layer) -> Network:
-    source = layer.node.inputs[0]
-    node = Node(layer.name, layer.node.op, (source,), layer.key)
-    shapes = {source: layer.input, layer.key: layer.output}
-    return replace(network, input=source, output=layer.key, nodes=(node,), shapes=shapes)
 
 
 def _measurable(layer: Layer) -> Sequence[Split]:

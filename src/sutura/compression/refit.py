@@ -16,11 +16,9 @@ from jaxtyping import Float32, Float64
 from sutura.compression.factors import shaped
 from sutura.compression.layers import Layer, layer_at
 from sutura.compression.moments import MOST_COLUMNS, columns, drawn, outputs_at, unfolded
-from sutura.compression.trace import Values, trace
+from sutura.compression.trace import Batch, trace
 from sutura.network import ops
 from sutura.network.graph import Network, Node
-
-Batch = Float32[np.ndarray, "batch *sample"]
 
 RIDGE = 1e-3
 """Weight of the change against its gain, as a share of the mean variance of what the layer reads."""
@@ -31,7 +29,7 @@ def normalised(network: Network, x: Batch) -> Network:
     return shaped(network, [node for node, _, _ in trace(network, x, _normalise)])
 
 
-def _normalise(node: Node, inputs: Values) -> Node:
+def _normalise(node: Node, inputs: tuple[Batch, ...]) -> Node:
     if not isinstance(node.op, ops.BatchNormalization):
         return node
     axes = (0, *range(2, inputs[0].ndim))
@@ -52,7 +50,7 @@ def fitted(
     places = {node.output: index for index, node in enumerate(compressed.nodes)}
     shifts = dict[str, Float32[np.ndarray, " out"]]()
 
-    def change(node: Node, inputs: Values) -> Node:
+    def change(node: Node, inputs: tuple[Batch, ...]) -> Node:
         if isinstance(node.op, ops.BatchNormalization) and node.inputs[0] in shifts:
             return replace(node, op=replace(node.op, mean=node.op.mean - shifts[node.inputs[0]]))
         if node.output not in wanted:
