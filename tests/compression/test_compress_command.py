@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from small_networks import classifier, samples
 
+import sutura
 from sutura.cli.app import main
 from sutura.network.evaluate import evaluate
 from sutura.network.onnx_write import write_onnx
@@ -50,6 +51,24 @@ def test_one_target_with_everything(place):
     assert report["before"]["accuracy"] == 1.0
     assert 0.0 <= made["accuracy"] <= 1.0
     assert made["runtime_seconds"] > 0.0
+
+
+def test_change_on_a_region_is_certified(place):
+    x = np.load(place / "calib.npz")["x"][0].reshape(-1)
+    prop = sutura.robustness(x, 0.01, 0, classes=5, low=None, high=None)
+    (place / "region.vnnlib").write_bytes(prop.text)
+    result = say(
+        place / "net.onnx", "--target", "0.8", "-o", place / "small.onnx", "--region", place / "region.vnnlib"
+    )
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "(certified)" in result.stderr
+    (made,) = json.loads((place / "small.report.json").read_text())["compressed"]
+    told = made["region"]["largest"]
+    assert told["seen"] <= told["certified"]
+    nets = [load(place / name).network for name in ("net.onnx", "small.onnx")]
+    points = np.random.default_rng(0).uniform(x - 0.01, x + 0.01, (200, x.size)).reshape(-1, 4, 8, 8)
+    gaps = evaluate(nets[0], points) - evaluate(nets[1], points)
+    assert np.abs(gaps).max() <= told["certified"]
 
 
 def test_several_targets_make_a_file_each(place):

@@ -12,15 +12,21 @@ from rich.table import Table
 
 from sutura.cli import options
 from sutura.cli.console import Exit, guarded, messages, plain, print_json
-from sutura.compression.compress import Compressed, curve, read
+from sutura.compression.compress import Compressed, curve
+from sutura.compression.layers import Left
 from sutura.compression.measure import Measured, measure
 from sutura.compression.study import CompressConfig
 from sutura.compression.weights import safetensors_of
 from sutura.dataset import read_dataset
 from sutura.errors import CompressionError, OutputError
+from sutura.network.read import load
+from sutura.property.read import read_property
 from sutura.report.compression import account, picture
 from sutura.report.document import document
+from sutura.verdict.difference import Difference, diff
 from sutura.writing import write_all
+
+Row = tuple[str, ...]
 
 
 @click.command("compress")
@@ -54,6 +60,12 @@ from sutura.writing import write_all
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Accuracy against size over all targets (.png)."
 )
+@click.option(
+    "--region",
+    type=click.Path(path_type=Path),
+    metavar="PROP",
+    help="A property: certify how far outputs can move on its input boxes.",
+)
 @options.seed
 @options.as_json
 @guarded
@@ -68,6 +80,7 @@ def command(
     out: Path,
     safetensors: bool,
     plot: Path | None,
+    region: Path | None,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -79,13 +92,15 @@ def command(
     shares = _shares(targets)
     _check_out(out, plot, network)
     config = CompressConfig(budget=budget, method=method, keep=keep, seed=seed)
-    source = read(network)
+    prop = None if region is None else read_property(region)
+    source = load(network)
     samples = None if data is None else read_dataset(data)
     labelled = None if test is None else read_dataset(test, labelled=True)
     found = curve(source, shares, config, data=samples)
-    figures = measure(source, found, labelled)
+    figures = measure(source.network, found, labelled)
+    moved = () if prop is None else tuple(diff(source, load(made.onnx), prop) for made in found)
     files = _files(out, found, safetensors)
-    report = document("compress", account(network.name, config, found, figures))
+    report = document("compress", account(network.name, config, found, figures, moved))
     stem = out.with_suffix("")
     files[stem.with_name(f"{stem.name}.report.json")] = (json.dumps(report, indent=2) + "\n").encode()
     if plot is not None:
@@ -94,7 +109,7 @@ def command(
     if as_json:
         print_json(report)
     else:
-        _show(network.name, found, figures, list(files))
+        _show(network.name, rows(found, figures, moved), found[0].left, list(files))
     return Exit.HOLDS
 
 
@@ -129,24 +144,25 @@ def _files(out: Path, found: Sequence[Compressed], safetensors: bool) -> dict[Pa
     return files
 
 
-def _show(name: str, found: Sequence[Compressed], figures: Measured, files: Sequence[Path]) -> None:
+def _show(name: str, lines: Sequence[Row], left: Sequence[Left], files: Sequence[Path]) -> None:
     """What there was and what there is, a column each."""
     console = messages()
-    table = Table("", "before", *(f"target {made.target:g}" for made in found), title=plain(name))
-    for row in rows(found, figures):
+    table = Table(*lines[0], title=plain(name))
+    for row in lines[1:]:
         table.add_row(*row)
     console.print(table)
-    for part in found[0].left:
+    for part in left:
         console.print(f"left alone: {plain(part.name)} {plain(part.reason)}")
     for place in files:
         console.print(f"wrote {plain(str(place))}")
 
 
-def rows(found: Sequence[Compressed], figures: Measured) -> list[tuple[str, ...]]:
-    """The lines of the table, the original in the first column."""
+def rows(found: Sequence[Compressed], figures: Measured, moved: Sequence[Difference]) -> list[Row]:
+    """The lines of the table, headings first; the original in the first column."""
     before = found[0].before
     sizes = [before, *(made.after for made in found)]
-    lines = [
+    lines: list[Row] = [
+        ("", "before", *(f"target {made.target:g}" for made in found)),
         ("parameters", *(f"{s.params:,} ({s.params / before.params:.1%})" for s in sizes)),
         ("multiply-accumulate steps", *(f"{s.macs:,} ({s.macs / before.macs:.1%})" for s in sizes)),
         ("bytes as ONNX", *(f"{s.bytes:,} ({s.bytes / before.bytes:.1%})" for s in sizes)),
@@ -157,6 +173,11 @@ def rows(found: Sequence[Compressed], figures: Measured) -> list[tuple[str, ...]
     if figures.accuracy:
         lines.append(("accuracy", *(f"{share:.2%}" for share in figures.accuracy)))
     lines.append(("output change (estimate)", "-", *(_loss(made.loss) for made in found)))
+    if moved:
+        lines.append(
+            ("output change on the region (certified)", "-", *(f"<= {d.largest:.4g}" for d in moved))
+        )
+        lines.append(("output change on the region (seen)", "-", *(f"{d.largest_seen:.4g}" for d in moved)))
     lines.append(("method", "-", *(f"{made.method}, {made.finish}" for made in found)))
     return lines
 

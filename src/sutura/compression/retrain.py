@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sutura.compression.budget import size
 from sutura.compression.compress import Compressed, compress
@@ -16,6 +17,9 @@ from sutura.extras import require
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
 from sutura.training.config import TrainConfig, schedule_of
+
+if TYPE_CHECKING:
+    from sutura.training.train import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +51,21 @@ def rewound(config: RetrainConfig) -> TrainConfig:
     return replace(config.training, epochs=epochs, schedule=late)
 
 
-def retrain(made: Compressed, data: Dataset, config: RetrainConfig) -> Compressed:
-    """The compressed network trained on labelled samples; its splits stay.
+def retrain(
+    made: Compressed, data: Dataset, config: RetrainConfig, *, objective: Objective | None = None
+) -> Compressed:
+    """The compressed network trained on labelled samples (see `train`); its splits stay.
 
     The account is as before but for sizes, `finish` and the loss, which is not known any more. Raises
     MissingExtraError without torch, DataError or TrainingError as training does.
     """
     require("torch", "torch")
     from sutura.network.torch_weights import with_weights
-    from sutura.training.train import train
+    from sutura.training.train import cross_entropy, train
 
     training = rewound(config)
-    module = train(made.module(), data, training).module
+    loss = cross_entropy if objective is None else objective
+    module = train(made.module(), data, training, loss=loss).module
     network = with_weights(made.network, module.cpu())
     finish = f"{made.finish}, retrained for {training.epochs} epochs"
     return replace(

@@ -11,12 +11,21 @@ from sutura.compression.compress import Compressed
 from sutura.compression.measure import Measured
 from sutura.compression.study import CompressConfig
 from sutura.errors import MissingExtraError
+from sutura.report.document import difference
+from sutura.verdict.difference import Difference
 
 
 def account(
-    name: str, config: CompressConfig, found: Sequence[Compressed], figures: Measured
+    name: str,
+    config: CompressConfig,
+    found: Sequence[Compressed],
+    figures: Measured,
+    moved: Sequence[Difference] = (),
 ) -> dict[str, Any]:
-    """What was asked, what there was before, and what became of it for each target."""
+    """What was asked, what there was before, and what became of it for each target.
+
+    `moved` are certified bounds of the change on a region, one a target, where they were asked for.
+    """
     settings = {key: value for key, value in asdict(config).items() if key != "target"}
     first = found[0]
     return {
@@ -24,8 +33,11 @@ def account(
         "settings": settings,
         "before": {**asdict(first.before), **_figures(figures, 0)},
         "left_alone": [asdict(part) for part in first.left],
-        "compressed": [_one(made, figures, at) for at, made in enumerate(found, 1)],
-        "note": "losses, accuracies and times are estimates by sampling; nothing here is a proof",
+        "compressed": [
+            {**_one(made, figures, at), **({"region": difference(moved[at - 1])} if moved else {})}
+            for at, made in enumerate(found, 1)
+        ],
+        "note": "losses, accuracies and times are estimates by sampling; only what is certified is proved",
     }
 
 
