@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sutura.calibration.calibrate import calibrate as calibrate
     from sutura.calibration.config import CalibrateConfig as CalibrateConfig
     from sutura.certificate.check import check as check
+    from sutura.compression.compress import Compressed as Compressed
+    from sutura.compression.compress import compress as compress
+    from sutura.compression.study import CompressConfig as CompressConfig
     from sutura.condensation.condense import CondenseConfig as CondenseConfig
     from sutura.condensation.condense import Condensed as Condensed
     from sutura.condensation.condense import condense as condense
@@ -64,6 +67,9 @@ PLACES = {
     "CondenseConfig": "condensation.condense",
     "Condensed": "condensation.condense",
     "condense": "condensation.condense",
+    "Compressed": "compression.compress",
+    "CompressConfig": "compression.study",
+    "compress": "compression.compress",
     "SuturaError": "errors",
     "Network": "network.graph",
     "Loaded": "network.read",

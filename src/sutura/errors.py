@@ -39,6 +39,10 @@ class RefusedError(SuturaError):
     """The work was done, and its result would cost more than is allowed."""
 
 
+class CompressionError(SuturaError):
+    """A network cannot be compressed as asked."""
+
+
 class MissingExtraError(SuturaError):
     """An optional package is needed and not installed."""
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "condense": "Show where neurons point, and merge those of one line.",
     "evaluate": "Measure what a repair changed.",
     "risk": "Say how far each input is from harm, with both bounds.",
+    "compress": "Make a network smaller.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "calibrate": "Make predicted probabilities mean what they say.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -28,9 +28,9 @@ def to_module(network: Network) -> fx.GraphModule:
     """
     graph, layers = fx.Graph(), nn.Module()
     values = {network.input: graph.placeholder("x")}
-    sums = _sums(network)
+    sums = added_vectors(network)
     skipped = {added.output for added in sums.values()}
-    for name, node in zip(_names(network.nodes), network.nodes, strict=True):
+    for name, node in zip(layer_names(network), network.nodes, strict=True):
         if node.output in skipped:
             continue
         added = sums.get(node.output)
@@ -41,10 +41,10 @@ def to_module(network: Network) -> fx.GraphModule:
     return fx.GraphModule(layers, graph, class_name="Network").eval()
 
 
-def _names(nodes: Iterable[Node]) -> list[str]:
-    """A distinct Python name for each node."""
+def layer_names(network: Network) -> list[str]:
+    """The name of each node's layer in the module: distinct, and good in Python."""
     taken, names = set(dir(nn.Module())), list[str]()
-    for node in nodes:
+    for node in network.nodes:
         stem = re.sub(r"\W+", "_", node.name or type(node.op).__name__, flags=re.ASCII).strip("_") or "node"
         stem = f"n{stem}" if stem[0].isdigit() else stem
         name, count = stem, 2
@@ -55,7 +55,7 @@ def _names(nodes: Iterable[Node]) -> list[str]:
     return names
 
 
-def _sums(network: Network) -> Mapping[str, Node]:
+def added_vectors(network: Network) -> Mapping[str, Node]:
     """Value of a product -> the node that adds a vector to it, where nothing else reads it."""
     readers: dict[str, list[Node]] = {}
     for node in network.nodes:

@@ -1,0 +1,1 @@
+"""Smaller networks: layers split into thinner ones, by how much each may lose."""

@@ -1,0 +1,77 @@
+"""From a target to a plan: what each method may spend, and whether the network then keeps what was asked."""
+
+from __future__ import annotations
+
+from sutura.compression.budget import Kind, size
+from sutura.compression.factors import substitute
+from sutura.compression.latency import in_runtime, medians, sketch
+from sutura.compression.methods import Plan
+from sutura.compression.study import Study
+from sutura.errors import CompressionError
+from sutura.network.graph import Network
+
+STEP = 0.002
+"""Least share of the whole by which a plan is made smaller until the network itself meets its target."""
+
+SLACK = 1.02
+"""How far a measured time may be off its target: medians of interleaved runs repeat to about this."""
+
+ROUNDS = 30
+
+
+def planned(study: Study, name: str, target: float) -> Plan:
+    """The plan of a prepared method that keeps the target share.
+
+    Parameters and steps are exact; bytes are checked on a file with those layers, time by running it beside
+    the original. Raises CompressionError, which names the smallest reachable share, where none does.
+    """
+    budget = study.budget
+    limit, least = target * budget.whole - budget.fixed, study.planners[name].smallest
+    allowed = target * (SLACK if budget.kind == "latency" else 1.0)
+    while True:
+        plan = study.planners[name].plan(max(limit, least))
+        over = kept(study, plan) - allowed
+        if over <= 0:
+            return plan
+        if limit <= least:
+            break
+        limit -= max(over, STEP) * budget.whole
+    raise CompressionError(
+        f"target {target:g} of {WORDS[budget.kind]} cannot be met by method {name}; the smallest "
+        f"reachable is {smallest(study, name):.3f}"
+    )
+
+
+def smallest(study: Study, name: str) -> float:
+    """The least share that a method can keep, rounded up to what can be asked for; an estimate of time."""
+    planner = study.planners[name]
+    return kept(study, planner.plan(planner.smallest)) + 0.0005
+
+
+def kept(study: Study, plan: Plan) -> float:
+    """The share that a network of this plan keeps of what is budgeted."""
+    network = outline(study, plan)
+    if study.budget.kind == "latency":
+        after, before = medians([in_runtime(network), in_runtime(study.network)], ROUNDS)
+        return after / before
+    return _amount(network, study.budget.kind) / study.budget.whole
+
+
+def outline(study: Study, plan: Plan) -> Network:
+    """A network with the shapes of the plan and zeros for weights."""
+    pairs = zip(study.layers, plan.splits, strict=True)
+    parts = {layer.key: sketch(layer, split) for layer, split in pairs if split is not None}
+    return substitute(study.network, {layer.key: layer for layer in study.layers}, parts)
+
+
+def _amount(network: Network, kind: Kind) -> float:
+    found = size(network)
+    return float({"params": found.params, "macs": found.macs, "bytes": found.bytes}[kind])
+
+
+WORDS: dict[Kind, str] = {
+    "params": "parameters",
+    "macs": "multiply-accumulate steps",
+    "bytes": "bytes",
+    "latency": "measured time",
+}
