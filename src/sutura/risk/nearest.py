@@ -11,22 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
-from sutura.bounds.crown import join
 from sutura.bounds.region import Region
 from sutura.risk.ball import Domain, Norm, Points, distance, regions
 from sutura.risk.boundary import Asked, Found, confirmed
 from sutura.risk.model import Model
 from sutura.risk.safety import at_risk
-from sutura.verdict.ahead import Waiting, advance, waiting
 from sutura.verdict.deadline import Deadline, OutOfTimeError
+from sutura.verdict.frontier import advance, together, waiting
 from sutura.verdict.goal import Goal
-from sutura.verdict.step import step
+from sutura.verdict.narrow import narrow
 
 CHUNK = 64
 """Boxes halved together."""
-
-EVERY = 3
-"""Levels from one look ahead to the next (see `advance`)."""
 
 MOST_NUMBERS = 1 << 27
 """Numbers kept for open boxes at which the search stops: a gigabyte."""
@@ -63,15 +59,16 @@ def nearest_first(
     region = Region(whole.low, whole.high)
     most = MOST_NUMBERS // (2 * sum(program.sizes))
     try:
-        first = step(program, aim, region, None, deadline.check)
+        first = narrow(program, aim, region, None, deadline.check)
     except OutOfTimeError:
         return bracket
-    state, far = waiting(region, first, np.zeros(1, dtype=np.int64)), np.zeros(1 - int(first.safe.sum()))
+    state = waiting(first, np.ones(1))
+    far = np.zeros(len(state.region))
     while len(far) and len(far) < most:
         order = np.argsort(far, kind="stable") if len(far) > CHUNK else np.arange(len(far))
         batch, rest = state.take(order[:CHUNK]), state.take(order[CHUNK:])
         try:
-            done = advance(program, aim, batch, EVERY, deadline.check)
+            done = advance(program, aim, batch, deadline.check)
         except OutOfTimeError:
             break
         if done.stuck:
@@ -80,7 +77,7 @@ def nearest_first(
         bracket = _witnessed(seen, asked, np.concatenate([done.corners, near]), bracket)
         limit = min(limit, tight * bracket.upper)
         apart = _apart(asked.domain, asked.norm, done.open.region, asked.centre)
-        state, far = _joined(rest, done.open), np.concatenate([far[order[CHUNK:]], apart])
+        state, far = together([rest, done.open]), np.concatenate([far[order[CHUNK:]], apart])
         kept = np.flatnonzero(far < limit)
         state, far = state.take(kept), far[kept]
     reached = limit if not len(far) else min(limit, float(far.min()))
@@ -105,12 +102,3 @@ def _witnessed(seen: Model, asked: Asked, points: Points, bracket: Bracket) -> B
 def _apart(domain: Domain, norm: Norm, region: Region, centre: Points) -> Float64[np.ndarray, " batch"]:
     nearest = np.clip(centre, region.low, region.high)
     return distance(domain, norm, nearest, np.broadcast_to(centre, nearest.shape))
-
-
-def _joined(a: Waiting, b: Waiting) -> Waiting:
-    return Waiting(
-        Region(np.concatenate([a.region.low, b.region.low]), np.concatenate([a.region.high, b.region.high])),
-        join([a.known, b.known]),
-        np.concatenate([a.depth, b.depth]),
-        np.concatenate([a.promise, b.promise]),
-    )

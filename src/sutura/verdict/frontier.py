@@ -90,11 +90,12 @@ def pop(stack: Sequence[Waiting], size: int, most: int) -> tuple[list[Waiting], 
                 top = top.take(np.arange(keep, len(top.region)))
             parts.append(top)
             count += len(top.region)
-        taken.append(_joined(parts))
+        taken.append(together(parts))
     return taken, rest
 
 
-def _joined(parts: Sequence[Waiting]) -> Waiting:
+def together(parts: Sequence[Waiting]) -> Waiting:
+    """One batch out of several, in their order."""
     if len(parts) == 1:
         return parts[0]
     return Waiting(
