@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sutura.report.document import ASSUMPTIONS
+from sutura.certificate.claim import CURVES, claim
 from sutura.risk.quantify import RiskConfig, RiskResult
 from sutura.risk.safety import NAMES
 from sutura.risk.survey import Summary
@@ -30,7 +30,7 @@ def asked(config: RiskConfig) -> dict[str, Any]:
         "bounds": config.bounds,
         "estimator": config.estimator,
         "budget": config.budget,
-        "assumptions": list(ASSUMPTIONS),
+        "assumptions": list(claim(operators=frozenset().union(*CURVES.values())).assumptions),
     }
 
 
