@@ -44,3 +44,16 @@ def test_the_names_for_type_checkers_are_the_lazy_ones():
 def test_an_unknown_name_is_told_with_those_there_are():
     with pytest.raises(AttributeError, match=r"sutura has no 'repiar'; it has .*repair.*verify"):
         _ = sutura.repiar
+
+
+def test_every_command_and_every_public_name_can_be_imported():
+    from importlib import import_module
+
+    import sutura
+    from sutura.cli.app import COMMANDS, ELSEWHERE
+
+    for name in COMMANDS:
+        assert import_module(f"sutura.cli.{ELSEWHERE.get(name, name)}").command
+    pytest.importorskip("torch")
+    for name in sutura.__all__:
+        assert getattr(sutura, name) is not None

@@ -11,7 +11,7 @@ from sutura.compression.compress import Compressed
 from sutura.compression.measure import Measured
 from sutura.compression.study import CompressConfig
 from sutura.errors import MissingExtraError
-from sutura.report.document import difference
+from sutura.report.difference import difference
 from sutura.verdict.difference import Difference
 
 
