@@ -57,3 +57,7 @@ class GuardError(SuturaError):
 
 class JournalError(SuturaError):
     """A journal belongs to other work, is in use, or cannot be read or written."""
+
+
+class RecipeError(SuturaError):
+    """A recipe cannot be read, or one of its stages cannot be run."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Measure what a repair changed.",
     "risk": "Say how far each input is from harm, with both bounds.",
     "compress": "Make a network smaller.",
+    "ship": "Run a recipe: the whole chain, with its evidence in one folder.",
     "check": "Check a repaired network's certificate independently.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "calibrate": "Make predicted probabilities mean what they say.",

@@ -1,0 +1,122 @@
+"""The figures of each command's JSON document that a reader looks for first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Line = tuple[str, str]
+
+
+def summary(run: str, document: Mapping[str, Any]) -> list[Line]:
+    """(what, figure) lines of a document of the command `run`; none where it is not known."""
+    return SUMMARIES[run](document) if run in SUMMARIES else []
+
+
+def _verify(said: Mapping[str, Any]) -> list[Line]:
+    return [
+        (p["property"], f"{p['verdict']}, {p['proved_share']:.2%} of the region proved")
+        for p in said["properties"]
+    ]
+
+
+def _repair(said: Mapping[str, Any]) -> list[Line]:
+    regions = said["regions"]
+    lines = [
+        ("after", f"{said['after']} {said.get('level', '')}".strip()),
+        (
+            "regions proved without a gate",
+            f"{regions['proved']:,} ({regions['proved_share']:.2%} of the boxes)",
+        ),
+        ("regions behind output gates", f"{regions['output_gated']:,}"),
+        ("regions behind neuron gates", f"{regions['neuron_gated']:,}"),
+    ]
+    for inside in said.get("estimates", {}).get("inside", []):
+        lines.append(
+            (
+                f"{inside['property']}, violating samples",
+                f"{inside['violating_before']:.3%} before, {inside['violating_after']:.3%} after",
+            )
+        )
+        lines.append((f"{inside['property']}, bit-identical where right", f"{inside['identical']:.3%}"))
+    return lines + [("note", said["note"])] * bool(said.get("note"))
+
+
+def _evaluate(said: Mapping[str, Any]) -> list[Line]:
+    lines = [
+        ("certificate", "accepted" if said["certificate"]["accepted"] else said["certificate"]["reason"])
+    ]
+    for attacked in said["attack"]:
+        told = f"{attacked['violating_before']:,} before, {attacked['violating_after']:,} after"
+        lines.append((f"{attacked['property']}, violations of {attacked['points']:,} attacks", told))
+    if said["outside"]:
+        lines.append(("bit-identical outside the boxes", f"{said['outside']['identical']:.3%}"))
+    for speed in said["speed"]:
+        lines.append((f"run time at batch {speed['batch']}", f"{speed['ratio']:.2f} x the original"))
+    lines.append(("size", f"{said['bytes']['before']:,} to {said['bytes']['after']:,} bytes"))
+    return lines
+
+
+def _diff(said: Mapping[str, Any]) -> list[Line]:
+    alike = {True: "proved", False: "no: an input was found", None: "not known"}[said["decides_alike"]]
+    return [
+        ("no output differs by more than", f"{said['largest']['certified']:.4g} (certified)"),
+        ("largest difference seen", f"{said['largest']['seen']:.4g}"),
+        ("same decisions on the region", alike),
+    ]
+
+
+def _condense(said: Mapping[str, Any]) -> list[Line]:
+    lines = [
+        (f"{layer['node']}, {layer['neurons']} neurons", f"{layer['counts'][0]['lines']} lines")
+        for layer in said["layers"]
+    ]
+    merged = said["merged"]
+    if merged:
+        kept = ", ".join(f"{layer['before']} to {layer['after']}" for layer in merged["layers"])
+        lines.append(("neurons merged", kept))
+        if merged["accuracy"]:
+            lines.append(
+                ("accuracy", f"{merged['accuracy'][0]:.2%} before, {merged['accuracy'][1]:.2%} after")
+            )
+    return lines
+
+
+def _compress(said: Mapping[str, Any]) -> list[Line]:
+    before = said["before"]
+    return [
+        (name, f"{before[name]:,} to {made[name]:,} ({made[name] / before[name]:.1%})")
+        for made in said["compressed"]
+        for name in ("params", "macs", "bytes")
+    ]
+
+
+def _calibrate(said: Mapping[str, Any]) -> list[Line]:
+    return [
+        (name.replace("_", " "), f"{value:.4f} before, {said['after'][name]:.4f} after")
+        for name, value in said["before"].items()
+        if isinstance(value, float)
+    ]
+
+
+def _risk(said: Mapping[str, Any]) -> list[Line]:
+    certified = [r["lower"] for r in said["results"] if r["lower"]]
+    seen = [r["upper"] for r in said["results"] if r["upper"] is not None]
+    return [
+        ("inputs", f"{len(said['results']):,}"),
+        ("least certified radius", f"{min(certified):.4g}" if certified else "none"),
+        ("least radius of an attack", f"{min(seen):.4g}" if seen else "none"),
+    ]
+
+
+SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], list[Line]]] = {
+    "verify": _verify,
+    "repair": _repair,
+    "evaluate": _evaluate,
+    "diff": _diff,
+    "condense": _condense,
+    "compress": _compress,
+    "calibrate": _calibrate,
+    "risk": _risk,
+}
+"""Command -> its summary."""

@@ -1,0 +1,140 @@
+"""Recipes: a TOML file that names the network, the properties and the stages, in the commands' own words."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sutura.errors import RecipeError
+from sutura.ship.catalogue import RESERVED, ROLES, Catalogue, Option, Value
+
+TOP = ("name", "network", "properties", "stage")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command with every option that has a value, defaults included; `plot` asks for its picture."""
+
+    run: str
+    options: Mapping[str, Value]
+    plot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to ship: `network` is a file, `properties` are files, all beside or below `folder`."""
+
+    name: str
+    folder: Path
+    network: Path
+    properties: tuple[Path, ...]
+    stages: tuple[Stage, ...]
+
+
+def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
+    """Read a recipe; paths in it are relative to its own folder.
+
+    Raises RecipeError in one line: no TOML, a key that is not known (with the nearest that is), a value of
+    the wrong kind, a file that is not there, or a stage that needs properties where there are none.
+    """
+    try:
+        text = path.read_bytes().decode()
+        said = tomllib.loads(text)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path.name} is no TOML: {error}") from None
+    _known(path.name, said, TOP)
+    folder = path.resolve().parent
+    for key, kind in (("network", str), ("properties", list), ("stage", list), ("name", str)):
+        if key in said and not isinstance(said[key], kind):
+            wanted = {str: "text", list: "a list"}[kind]
+            raise RecipeError(f"{path.name}: {key} = {said[key]!r}; give {wanted}")
+    if "network" not in said or not said.get("stage"):
+        raise RecipeError(f'{path.name} needs network = "net.onnx" and at least one [[stage]]')
+    stages = tuple(_stage(path.name, at, table, catalogue) for at, table in enumerate(said["stage"], start=1))
+    properties = tuple(_file(path.name, folder, str(name)) for name in said.get("properties", []))
+    for stage in stages:
+        if "properties" in ROLES[stage.run].reads and not properties:
+            raise RecipeError(f'{path.name}: stage {stage.run} needs properties = ["p.vnnlib"] at the top')
+    network = _file(path.name, folder, said["network"])
+    return Recipe(said.get("name", network.stem), folder, network, properties, stages)
+
+
+def _known(where: str, table: Mapping[str, Any], names: Collection[str]) -> None:
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"{where}: unknown key {key!r}{hint} known: {', '.join(sorted(names))}")
+
+
+def _file(where: str, folder: Path, name: str) -> Path:
+    place = folder / name
+    if not place.is_file():
+        raise RecipeError(f"{where}: there is no file {name} beside it; paths are relative to the recipe")
+    return place
+
+
+def _stage(where: str, at: int, table: Any, catalogue: Catalogue) -> Stage:
+    place = f"{where}, stage {at}"
+    run = table.get("run") if isinstance(table, dict) else None
+    if run not in catalogue:
+        near = difflib.get_close_matches(str(run), catalogue, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"{place}: run = {run!r} is no stage{hint} known: {', '.join(sorted(catalogue))}")
+    options = {name: option for name, option in catalogue[run].items() if name not in RESERVED}
+    _known(f"{place} ({run})", table, ("run", *options))
+    plot = table.get("plot", False)
+    if not isinstance(plot, bool):
+        raise RecipeError(f"{place} ({run}): plot = {plot!r}; give true or false, the file has its own name")
+    said = {k: v for k, v in table.items() if k not in ("run", "plot")}
+    values = {k: _value(f"{place} ({run})", k, v, options[k]) for k, v in said.items()}
+    defaults = {k: o.default for k, o in options.items() if o.default is not None and k != "plot"}
+    return Stage(run, dict(sorted((defaults | values).items())), plot)
+
+
+def _value(place: str, name: str, value: Any, option: Option) -> Value:
+    """A value as the command takes it."""
+    if option.kind == "flag":
+        if not isinstance(value, bool):
+            raise RecipeError(f"{place}: {name} = {value!r}; give true or false")
+        return value
+    if option.repeated and isinstance(value, list):
+        return tuple(str(v) for v in value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise RecipeError(f"{place}: {name} = {value!r}; give a number or text")
+    return (str(value),) if option.repeated else value
+
+
+def written(recipe: Recipe) -> str:
+    """The recipe as TOML again, with every default that the commands fill in."""
+    lines = [f"name = {_toml(recipe.name)}", f"network = {_toml(_inside(recipe, recipe.network))}"]
+    if recipe.properties:
+        lines.append(f"properties = {_toml(tuple(_inside(recipe, p) for p in recipe.properties))}")
+    for stage in recipe.stages:
+        lines += ["", "[[stage]]", f"run = {_toml(stage.run)}"]
+        lines += [f"{name} = {_toml(value)}" for name, value in stage.options.items()]
+        lines += ["plot = true"] * stage.plot
+    return "\n".join(lines) + "\n"
+
+
+def _inside(recipe: Recipe, place: Path) -> str:
+    return str(place.relative_to(recipe.folder)) if place.is_relative_to(recipe.folder) else str(place)
+
+
+def _toml(value: Value) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(value)
+        case str():
+            return '"' + "".join(ESCAPES.get(c, c) for c in value) + '"'
+        case _:
+            return "[" + ", ".join(_toml(v) for v in value) + "]"
+
+
+ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
