@@ -1,4 +1,4 @@
-"""Compare verdicts with Marabou on random small ReLU networks and properties near the edge of truth.
+"""Compare verdicts with Marabou on random small networks and properties near the edge of truth.
 
     python benchmarks/verify_against_marabou.py --python PATH [--cases N] [--seed S] [--timeout T] [--json F]
 
@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from sutura.network import ops
 from sutura.network.evaluate import evaluate
 from sutura.network.graph import Network, Node
 from sutura.network.onnx_write import to_model
+from sutura.network.shapes import output_shape
 from sutura.property.build import box
 from sutura.property.spec import Case, Conjunction, Inequality
 from sutura.property.write import write
@@ -67,6 +67,7 @@ class Compared:
     """One case: both verdicts and wall seconds."""
 
     case: int
+    kind: str
     margin: float
     ours: str
     theirs: str
@@ -74,7 +75,7 @@ class Compared:
     their_seconds: float
 
     @property
-    def kind(self) -> str:
+    def relation(self) -> str:
         """How the two verdicts relate."""
         if self.ours == self.theirs:
             return "agree"
@@ -82,19 +83,68 @@ class Compared:
         return "contradict" if decided else "one is undecided"
 
 
-def network_of(random: np.random.Generator) -> Network:
-    """Two to four inputs, one or two hidden layers of three to eight neurons, one to three outputs."""
-    hidden = [int(v) for v in random.integers(3, 9, int(random.integers(1, 3)))]
-    sizes = [int(random.integers(2, 5)), *hidden, int(random.integers(1, 4))]
-    shapes, nodes, name = {"x": (sizes[0],)}, [], "x"
-    for at, (n, m) in enumerate(pairwise(sizes)):
-        weight, bias = random.normal(size=(n, m)) / np.sqrt(n), random.normal(size=m) / 2
-        gemm = ops.Gemm(weight.astype(np.float32), bias.astype(np.float32))
-        for op in (gemm, ops.Relu()) if at + 2 < len(sizes) else (gemm,):
-            output = f"v{len(nodes)}"
-            nodes.append(Node(f"n{len(nodes)}", op, (name,), output))
-            shapes[output], name = (m,), output
-    return Network("random", "x", name, tuple(nodes), shapes, "")
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A network under construction: nodes, shapes, and the name of the newest value."""
+
+    nodes: tuple[Node, ...]
+    shapes: dict[str, tuple[int, ...]]
+    top: str = "x"
+
+    def then(self, op: ops.Op, *others: str) -> Stack:
+        """One operator more, on the newest value and others."""
+        name = f"v{len(self.nodes)}"
+        shape = output_shape(op, tuple(self.shapes[v] for v in (self.top, *others)))
+        node = Node(f"n{len(self.nodes)}", op, (self.top, *others), name)
+        return Stack((*self.nodes, node), {**self.shapes, name: shape}, name)
+
+    def gemm(self, random: np.random.Generator, outputs: int) -> Stack:
+        """A fully connected layer."""
+        (n,) = self.shapes[self.top]
+        weight, bias = random.normal(size=(n, outputs)) / np.sqrt(n), random.normal(size=outputs) / 2
+        return self.then(ops.Gemm(weight.astype(np.float32), bias.astype(np.float32)))
+
+
+def dense(random: np.random.Generator, bend: ops.Op = ops.Relu()) -> Stack:  # noqa: B008 -- frozen
+    """Two to five inputs, one to three hidden layers of two to ten neurons."""
+    made = Stack((), {"x": (int(random.integers(2, 6)),)})
+    for size in random.integers(2, 11, int(random.integers(1, 4))):
+        made = made.gemm(random, int(size)).then(bend)
+    return made
+
+
+def leaky(random: np.random.Generator) -> Stack:
+    """The same with leaky activations."""
+    return dense(random, ops.LeakyRelu(float(np.float32(random.choice([0.01, 0.1, 0.5])))))
+
+
+def residual(random: np.random.Generator) -> Stack:
+    """A hidden layer added to the one two before it."""
+    size = int(random.integers(2, 8))
+    made = Stack((), {"x": (int(random.integers(2, 5)),)}).gemm(random, size).then(ops.Relu())
+    return made.gemm(random, size).then(ops.Relu()).gemm(random, size).then(ops.Add(), made.top)
+
+
+def convolution(random: np.random.Generator) -> Stack:
+    """A small picture, one convolution, then a hidden layer or none."""
+    channels, side = int(random.integers(1, 3)), int(random.integers(3, 5))
+    weight = random.normal(size=(int(random.integers(1, 4)), channels, 2, 2)) / 2.0
+    bias, pad = random.normal(size=len(weight)) / 4.0, int(random.integers(0, 2))
+    stride = int(random.integers(1, 3))
+    conv = ops.Conv(weight.astype(np.float32), bias.astype(np.float32), (stride,) * 2, (pad,) * 4, (1, 1), 1)
+    made = Stack((), {"x": (channels, side, side)}).then(conv).then(ops.Relu())
+    flat = made.then(ops.Reshape((int(np.prod(made.shapes[made.top])),)))
+    return flat.gemm(random, 5).then(ops.Relu()) if random.random() < 0.5 else flat
+
+
+KINDS = {"dense": dense, "leaky": leaky, "residual": residual, "convolution": convolution}
+"""Kind of network -> how one is drawn; the cases go through them in turn."""
+
+
+def network_of(random: np.random.Generator, kind: str) -> Network:
+    """A random network of one to three outputs."""
+    made = KINDS[kind](random).gemm(random, int(random.integers(1, 4)))
+    return Network(kind, "x", made.top, made.nodes, made.shapes, "")
 
 
 def case_of(random: np.random.Generator, network: Network, margin: float) -> Case:
@@ -102,7 +152,8 @@ def case_of(random: np.random.Generator, network: Network, margin: float) -> Cas
     centre, width = random.normal(size=network.input_size), 0.2 + random.random(network.input_size)
     low, high = np.round(centre - width, 3), np.round(centre + width, 3)
     x = low + random.random((4096, network.input_size)) * (high - low)
-    outputs = evaluate(network, np.clip(x, low, high))
+    points = np.clip(x, low, high).reshape(-1, *network.input_shape)
+    outputs = evaluate(network, points)
     region = box([str(v) for v in low], [str(v) for v in high])
     return Case(region, (_conjunction(random, outputs, margin),))
 
@@ -152,18 +203,23 @@ def theirs(folder: Path, python: str, count: int, limit: int) -> list[tuple[str,
     return found + [("unknown", float("nan"))] * (count - len(found))
 
 
+def kind_of(case: int) -> str:
+    """The kinds in turn, each with every margin."""
+    return tuple(KINDS)[case // len(MARGINS) % len(KINDS)]
+
+
 def compare(python: str, count: int, seed: int, limit: int) -> list[Compared]:
     """Both verdicts on `count` random cases."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for case in range(count):
             random = np.random.default_rng((seed, case))
-            network = network_of(random)
+            network = network_of(random, kind_of(case))
             write_case(folder, case, network, case_of(random, network, MARGINS[case % len(MARGINS)]))
         mine = [ours(folder, case, limit) for case in range(count)]
         peer = theirs(folder, python, count, limit)
         return [
-            Compared(case, MARGINS[case % len(MARGINS)], a, b, s, t)
+            Compared(case, kind_of(case), MARGINS[case % len(MARGINS)], a, b, s, t)
             for case, ((a, s), (b, t)) in enumerate(zip(mine, peer, strict=True))
         ]
 
@@ -178,8 +234,11 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write every case")
     chosen = parser.parse_args()
     found = compare(chosen.python, chosen.cases, chosen.seed, chosen.timeout)
-    kinds = Counter(one.kind for one in found)
+    kinds = Counter(one.relation for one in found)
     print(f"{len(found)} cases: " + ", ".join(f"{kinds[k]} {k}" for k in sorted(kinds)))
+    for kind in KINDS:
+        part = Counter(one.relation for one in found if one.kind == kind)
+        print(f"  {kind}: " + ", ".join(f"{part[k]} {k}" for k in sorted(part)))
     for pair, number in sorted(Counter((one.ours, one.theirs) for one in found).items()):
         print(f"  sutura {pair[0]:8} Marabou {pair[1][:60]:8} {number}")
     print(f"  sutura {sum(one.our_seconds for one in found):.1f} s", end=", ")

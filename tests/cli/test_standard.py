@@ -28,7 +28,7 @@ QUERY = """; a comment
   (declare-output Out {type} {shape})
 )
 (assert (and (>= In[0,0] 0.0) (<= In[0,0] 1.0)))
-(assert (and (>= In[0,1] 0.1) (<= In[0,1] 0.1000001)))
+(assert (and (>= In[0,1] 0.1) (<= In[0,1] 0.100000005)))
 (assert {claim})
 """
 
@@ -279,7 +279,7 @@ def test_no_case_of_the_conformance_suite_is_answered_wrongly(conformance):
     assert len(right) >= RIGHT
 
 
-RIGHT = 127
+RIGHT = 129
 """Cases answered rightly when this was written; no change may lose one."""
 
 

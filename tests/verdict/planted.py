@@ -41,6 +41,16 @@ def hat(peak, height=1.0, steepness=64.0):
     return loaded(n, first, ops.Relu(), dense([[-steepness] * 2 * n], [height]), ops.Relu())
 
 
+def rugged():
+    """A random network of four inputs on [-1, 1]^4: at most 0.62 there, at least 0.59 somewhere."""
+    random = np.random.default_rng(0)
+    operators = []
+    for n, m in ((4, 16), (16, 16), (16, 1)):
+        weight, bias = random.normal(size=(m, n)) * np.sqrt(2 / n), random.normal(size=m) / 4
+        operators += [dense(weight, bias), ops.Relu()]
+    return loaded(4, *operators[:-1])
+
+
 def at_least(index, bound, strict=False):
     """Y_index >= bound, as an inequality of the unsafe set."""
     return Inequality(((index, Fraction(-1)),), -Fraction(bound), strict)

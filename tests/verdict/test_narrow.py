@@ -133,18 +133,25 @@ def test_narrow_proves_what_step_does_not():
     assert found.kept[0] == pytest.approx(0.1, abs=1e-5)
 
 
+def test_slopes_below_a_relu_are_chosen_for_the_output():
+    # y = relu(x) - x / 2 >= 0 on [-1, 0.9]. A lower slope of 0 or 1 gives -0.45 or -0.5, one half gives 0.
+    program = lower(loaded(1, dense([[1], [1]], [0, 3]), ops.Relu(), dense([[1, -0.5]], [1.5])).network)
+    aim, region = goal([(at_most(0, Fraction(-1, 10)),)], 1), box((-1, 0.9))
+    assert not step(program, aim, region).safe[0]
+    assert narrow(program, aim, region).safe[0]
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1))
 def test_no_unsafe_point_is_cut_off(seed):
     """Conjunctions of random networks, with bounds near what samples reach."""
     random = np.random.default_rng(seed)
     n, hidden, m = int(random.integers(1, 4)), int(random.integers(3, 9)), int(random.integers(2, 4))
-    layers = [
-        dense(random.normal(size=(hidden, n)), random.normal(size=hidden) / 2),
-        ops.Relu(),
-        dense(random.normal(size=(m, hidden)), random.normal(size=m)),
-    ]
-    network = loaded(n, *layers).network
+    layers, width = [], n
+    for _ in range(int(random.integers(1, 4))):
+        layers += [dense(random.normal(size=(hidden, width)), random.normal(size=hidden) / 2), ops.Relu()]
+        width = hidden
+    network = loaded(n, *layers, dense(random.normal(size=(m, hidden)), random.normal(size=m))).network
     region = box(*[(-1, 1)] * n)
     points = random.uniform(-1, 1, (400, n)).astype(np.float32)
     outputs = forward(network, points)[network.output].astype(np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import ask, at_least, at_most, case, dense, hat, loaded, prop, single
+from planted import ask, at_least, at_most, case, dense, hat, loaded, prop, rugged, single
 
 from sutura.bounds.lower import lower
 from sutura.errors import MismatchError, PropertyError
@@ -18,6 +18,8 @@ from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session
 from sutura.property.build import argmax_in, box, output_bound
 from sutura.property.spec import Inequality, violates
+from sutura.verdict import search
+from sutura.verdict.frontier import advance
 from sutura.verdict.outcome import Proved, Unknown, Violated
 from sutura.verdict.replay import runner
 from sutura.verdict.search import VerifyConfig, decide
@@ -272,11 +274,48 @@ def test_the_memory_limit_gives_unknown():
 
 def test_progress_counts_up():
     heard = []
-    network, maximum = zigzag(0)
-    outcome = ask(network, case([-1], [1], (at_least(0, maximum + Fraction(1, 1000)),)), listen=heard.append)
-    assert isinstance(outcome.verdict, Proved) and len(heard) > 1
+    network = hat([0.3, 0.21, -0.41, 0.1, 0.55], steepness=3000.0)
+    unsafe = case([-1] * 5, [1] * 5, (at_least(0, Fraction(1001, 1000)),))
+    outcome = ask(network, unsafe, listen=heard.append)
+    assert isinstance(outcome.verdict, Proved) and len(heard) > 2
     assert [p.boxes for p in heard] == sorted(p.boxes for p in heard)
+    assert [p.settled for p in heard] == sorted(p.settled for p in heard)
+    assert all(p.bound < 0 for p in heard[:-1]) and heard[-1].bound is outcome.account.bound is None
     assert (heard[-1].boxes, heard[-1].waiting, heard[-1].settled) == (outcome.account.boxes, 0, 1.0)
+
+
+def test_an_open_search_says_its_best_bound():
+    # The margin at the peak is -0.1; a bound of what is open cannot be better.
+    network = hat([0.3] * 6, steepness=1000.0)
+    wanted = prop(6, 1, case([-1] * 6, [1] * 6, (at_least(0, Fraction(9, 10)),)))
+    config = VerifyConfig(timeout=10, workers=1, waiting=20)
+    quiet = runner(open_session(write_onnx(network.network)))
+    outcome = decide(lower(network.network), lambda x: quiet(np.zeros_like(x)), wanted, config)
+    assert isinstance(outcome.verdict, Unknown)
+    assert outcome.account.bound <= -0.1 + 1e-4
+
+
+def test_chunks_are_halved_where_memory_runs_out(monkeypatch):
+    network, unsafe = rugged(), case([-1] * 4, [1] * 4, (at_least(0, Fraction(65, 100)),))
+    whole, heard = ask(network, unsafe), []
+
+    def scarce(program, aim, batch, checkpoint):
+        if len(batch.region) > 1:
+            raise MemoryError
+        return advance(program, aim, batch, checkpoint)
+
+    monkeypatch.setattr(search, "advance", scarce)
+    outcome = ask(network, unsafe, listen=heard.append)
+    assert isinstance(outcome.verdict, Proved) and whole.account.batch == 32
+    assert outcome.account.batch == 1 and [p.note for p in heard if p.note] == [
+        f"memory ran out; chunks of {n} now" for n in (16, 8, 4, 2, 1)
+    ]
+    monkeypatch.setattr(search, "advance", _out_of_memory)
+    assert ask(network, unsafe).verdict == Unknown("memory ran out with a single box")
+
+
+def _out_of_memory(*_):
+    raise MemoryError
 
 
 def facts(outcome):
@@ -289,12 +328,19 @@ def facts(outcome):
     return type(verdict), found, outcome.account.boxes, outcome.account.proved_share
 
 
-@pytest.mark.parametrize("bound", [Fraction(1, 2), Fraction(11, 10)])
-def test_results_do_not_depend_on_the_number_of_workers(bound):
-    # Five inputs, so that more boxes wait than one worker bounds at a time.
-    network = hat([0.3, 0.21, -0.41, 0.1, 0.55], steepness=3000.0)
-    unsafe = case([-1] * 5, [1] * 5, (at_least(0, bound),))
-    runs = [ask(network, unsafe, workers=count) for count in (1, 2, 3)]
+PEAK = [0.3, 0.21, -0.41, 0.1, 0.55]
+
+
+@pytest.mark.parametrize(
+    ("network", "bound"),
+    [(hat(PEAK, steepness=3000.0), Fraction(1, 2)), (rugged(), Fraction(63, 100))],
+    ids=["violated", "proved"],
+)
+def test_results_do_not_depend_on_the_number_of_workers(network, bound, monkeypatch):
+    # Chunks of two, so that there is work for more than one worker.
+    monkeypatch.setattr(search, "CHUNK", 2)
+    n = network.network.input_size
+    runs = [ask(network, case([-1] * n, [1] * n, (at_least(0, bound),)), workers=w) for w in (1, 2, 3)]
     assert facts(runs[0]) == facts(runs[1]) == facts(runs[2])
 
 

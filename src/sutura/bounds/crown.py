@@ -67,6 +67,15 @@ class Bounds:
     errors: tuple[Array | None, ...]
     lines: tuple[Lines | None, ...]
 
+    def take(self, rows: Int64[np.ndarray, " k"]) -> Bounds:
+        """Those of some boxes of the batch."""
+        return Bounds(
+            tuple(v[rows] for v in self.low),
+            tuple(v[rows] for v in self.high),
+            tuple(None if v is None else v[rows] for v in self.errors),
+            tuple(None if v is None else v.take(rows) for v in self.lines),
+        )
+
     def enclosure(self, program: Program) -> Enclosure:
         """The bounds of what the activations read: all that a part of a box needs to start from."""
         read = {layer.source for layer in program.layers if not isinstance(layer, Affine)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from sutura.bounds.rounding import FLOAT32_ANY_ORDER, OVERFLOW_GUARD, SMALLEST_NORMAL32
 from sutura.network.ops import Exp, LeakyRelu, Reciprocal, Relu, Sigmoid, Square, Tanh
@@ -34,6 +34,11 @@ class Lines:
     lower_offset: Array | None
     upper_slope: Array
     upper_offset: Array
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> Lines:
+        """Those of some boxes of the batch."""
+        offset = None if self.lower_offset is None else self.lower_offset[rows]
+        return Lines(self.lower_slope[rows], offset, self.upper_slope[rows], self.upper_offset[rows])
 
 
 def _up(x: Array, size: Array) -> Array:

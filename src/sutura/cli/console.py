@@ -86,7 +86,7 @@ def bar(*, quiet: bool, noun: str = "boxes") -> Generator[Listener]:
     with _line(quiet=quiet) as draw:
 
         def listen(event: Progress) -> None:
-            draw(event.stage, event.settled, f"{event.boxes:,} {noun}, {event.waiting:,} waiting")
+            draw(event.stage, event.settled, figures(event, noun))
 
         yield silent if draw is _undrawn else listen
 
@@ -126,6 +126,13 @@ def _line(*, quiet: bool) -> Generator[Callable[[str, float, str], None]]:
 
 def _undrawn(stage: str, share: float, figures: str) -> None:
     """Draws nothing."""
+
+
+def figures(event: Progress, noun: str) -> str:
+    """What a progress line says of a moment: the share settled, boxes, the best bound and what happened."""
+    said = f"{event.settled:.2%} settled, {event.boxes:,} {noun}, {event.waiting:,} waiting"
+    bound = [] if event.bound is None else [f"bound {event.bound:.3g}"]
+    return ", ".join([said, *bound, *filter(None, [event.note])])
 
 
 def sorted_out(files: tuple[Path, ...]) -> tuple[Path, tuple[Path, ...]]:

@@ -112,7 +112,8 @@ def show(results: list[dict[str, Any]]) -> None:
             console.print(f"{plain(r['property'])}: {r['level']}: {r['meaning']}; assumed:")
             console.print("".join(f"- {text}\n" for text in r["assumptions"]), end="")
         if "reason" in r:
-            console.print(f"{plain(r['property'])}: {plain(r['reason'])}")
+            bound = "" if r["bound"] is None else f"; best bound {r['bound']:.3g} (above 0 is a proof)"
+            console.print(f"{plain(r['property'])}: {plain(r['reason'])}{bound}")
 
 
 def _numbers(values: list[float]) -> str:

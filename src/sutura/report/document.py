@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sutura import __version__
 from sutura.certificate.claim import Claim, claim
 from sutura.certificate.schema import loads
-from sutura.gates.deliver import Repair
-from sutura.gates.evaluate import Inside, Outside
-from sutura.gates.table import GateTable
-from sutura.network.inspect import Inspection
 from sutura.verdict.outcome import Outcome, Proved, Unknown, Violated
+
+if TYPE_CHECKING:  # a verdict needs none of these rooms, and loading them takes seconds
+    from sutura.gates.deliver import Repair
+    from sutura.gates.evaluate import Inside, Outside
+    from sutura.gates.table import GateTable
+    from sutura.network.inspect import Inspection
 
 
 def document(kind: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from sutura.bounds.crown import Checkpoint, Enclosure, join
 from sutura.bounds.program import Program
@@ -14,17 +14,21 @@ from sutura.bounds.region import Region, halves
 from sutura.verdict.goal import Goal
 from sutura.verdict.narrow import Narrowed, narrow
 
+SHRUNK = 0.25
+"""A box of which less than this share was left by clipping is bounded again before it is halved."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """Open boxes: the bounds of each, the share of the property's box that it stands for, its margin, and the
-    promise of each of its sides."""
+    """Open boxes: the bounds of each, the share of the property's box that it stands for, its margin, the
+    promise of each of its sides, and whether so little is left of it that it is bounded again uncut."""
 
     region: Region
     known: Enclosure
     share: Float64[np.ndarray, " batch"]
     margin: Float64[np.ndarray, " batch"]
     promise: Float64[np.ndarray, "batch n"]
+    shrunk: Bool[np.ndarray, " batch"]
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> Waiting:
         """Some of them."""
@@ -34,6 +38,7 @@ class Waiting:
             self.share[rows],
             self.margin[rows],
             self.promise[rows],
+            self.shrunk[rows],
         )
 
 
@@ -53,14 +58,19 @@ def waiting(found: Narrowed, share: Float64[np.ndarray, " batch"]) -> Waiting:
     """What is left open of boxes that stand for these shares, most hopeless first."""
     rows = np.flatnonzero(~found.safe)
     rows = rows[np.argsort(found.margin[rows], kind="stable")]
-    left = share[rows] * found.kept[rows]
+    kept = found.kept[rows]
     return Waiting(
-        found.rest.take(rows), found.enclosure.take(rows), left, found.margin[rows], found.promise[rows]
+        found.rest.take(rows),
+        found.enclosure.take(rows),
+        share[rows] * kept,
+        found.margin[rows],
+        found.promise[rows],
+        kept < SHRUNK,
     )
 
 
 def advance(program: Program, aim: Goal, batch: Waiting, checkpoint: Checkpoint) -> Advance:
-    """Halve every box of a batch along its most promising side and bound the halves.
+    """Halve every box of a batch along its most promising side, the shrunk ones apart, and bound the parts.
 
     A half counts as settled only where `narrow` proves it, which is sound for float32 execution.
     """
@@ -68,13 +78,15 @@ def advance(program: Program, aim: Goal, batch: Waiting, checkpoint: Checkpoint)
     stuck = len(batch.region) - len(rows)
     if not len(rows):
         return Advance(batch.take(rows), 0.0, 0, stuck, batch.region.low[:0])
-    left, right = halves(batch.region.take(rows), batch.promise[rows].argmax(axis=1))
-    both = Region(np.concatenate([left.low, right.low]), np.concatenate([left.high, right.high]))
-    twice = np.concatenate([rows, rows])
-    found = narrow(program, aim, both, batch.known.take(twice), checkpoint)
-    share = batch.share[twice] / 2.0
+    uncut, cut = rows[batch.shrunk[rows]], rows[~batch.shrunk[rows]]
+    parts = (batch.region.take(uncut), *halves(batch.region.take(cut), batch.promise[cut].argmax(axis=1)))
+    region = Region(np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts]))
+    origin = np.concatenate([uncut, cut, cut])
+    found = narrow(program, aim, region, batch.known.take(origin), checkpoint)
+    share = batch.share[origin] * np.where(batch.shrunk[origin], 1.0, 0.5)
     still = waiting(found, share)
-    return Advance(still, float(share.sum() - still.share.sum()), len(both), stuck, found.corner[~found.safe])
+    settled = float(share.sum() - still.share.sum())
+    return Advance(still, settled, len(region), stuck, found.corner[~found.safe])
 
 
 def pop(stack: Sequence[Waiting], size: int, most: int) -> tuple[list[Waiting], list[Waiting]]:
@@ -104,4 +116,5 @@ def together(parts: Sequence[Waiting]) -> Waiting:
         np.concatenate([p.share for p in parts]),
         np.concatenate([p.margin for p in parts]),
         np.concatenate([p.promise for p in parts]),
+        np.concatenate([p.shrunk for p in parts]),
     )

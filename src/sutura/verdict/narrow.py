@@ -1,12 +1,11 @@
 """One step of the search for a verdict: bound boxes, refute, and cut off what is refuted of those left open.
 
 Stronger than `step`, which uses only what a checker proves again from a box alone: conjunctions are refuted
-by sums of their inequalities too, and boxes shrink.
+by sums of their inequalities too, slopes are optimised, and boxes shrink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from sutura.bounds.crown import Bounds, Checkpoint, Enclosure, LowerPlanes, crow
 from sutura.bounds.influence import influence
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
-from sutura.bounds.rounding import UNIT64, gamma
+from sutura.verdict.ascend import ascend, pairs_of
 from sutura.verdict.blend import blend
 from sutura.verdict.clip import clip
 from sutura.verdict.goal import Goal, listed, refuted
@@ -45,13 +44,14 @@ class Narrowed:
 class Planes:
     """The planes of each conjunction, less their bounds: all at most zero wherever the conjunction holds.
 
-    `gap` is the best certified least value over the box, `least` that of the plane itself.
+    `gap` is the best certified least value over the box, `least` that of the plane itself. `strain` is what
+    the relaxations lose to each side (see LowerPlanes), over all inequalities of the conjunction.
     """
 
     gap: Float64[np.ndarray, "batch k r"]
     least: Float64[np.ndarray, "batch k r"]
     slopes: Float64[np.ndarray, "batch k r n"]
-    strain: Float64[np.ndarray, "batch k r n"]
+    strain: Float64[np.ndarray, "batch k n"]
 
 
 def narrow(
@@ -62,7 +62,8 @@ def narrow(
     checkpoint: Checkpoint = no_checkpoint,
 ) -> Narrowed:
     """Bound each box. `safe` and `rest` are sound for float32 execution; all else guides the search."""
-    if len(region) * listed(aim)[0].size * program.inputs > MOST_ENTRIES:
+    # Over a ball a plane's least value is not at a corner of the box: nothing is cut off.
+    if region.ball is not None or len(region) * listed(aim)[0].size * program.inputs > MOST_ENTRIES:
         return _unclipped(region, step(program, aim, region, known, checkpoint))
     with np.errstate(all="ignore"):
         bounds = crown(program, region, known, checkpoint=checkpoint)
@@ -70,8 +71,8 @@ def narrow(
         single = lower_planes(program, region, bounds, aim.rows, shares=shares)
         cleared = refuted(aim, single.value)
         planes = _planes(aim, single)
-        if planes.gap.shape[2] > 1:
-            planes = _with_blend((program, aim, region), bounds, planes, shares)
+        if not cleared.all():
+            planes = _with_best((program, aim, region), bounds, planes, cleared)
             cleared = cleared | (planes.gap[:, :, -1] > 0)
         rest = clip(region, cleared, planes.least, planes.slopes)
         return _narrowed(region, rest, cleared, planes, bounds.enclosure(program))
@@ -86,27 +87,31 @@ def _planes(aim: Goal, found: LowerPlanes) -> Planes:
     rows, valid = listed(aim)
     gap, least = (np.where(valid, (v - aim.bounds)[:, rows], -np.inf) for v in (found.value, found.plane))
     slopes, strain = (np.where(valid[..., None], v[:, rows], 0.0) for v in (found.slopes, found.strain))
-    return Planes(gap, least, slopes, strain)
+    return Planes(gap, least, slopes, strain.sum(axis=2))
 
 
-def _with_blend(
-    problem: tuple[Program, Goal, Region], bounds: Bounds, planes: Planes, shares: Mapping[int, np.ndarray]
+def _with_best(
+    problem: tuple[Program, Goal, Region],
+    bounds: Bounds,
+    planes: Planes,
+    cleared: Bool[np.ndarray, "batch k"],
 ) -> Planes:
-    """One more plane for each conjunction: that of a weighted sum of its inequalities, bounded anew."""
+    """One more plane for each conjunction not cleared: the best found of sums of its inequalities."""
     program, aim, region = problem
-    rows, valid = listed(aim)
-    weights = blend(region, planes.least, planes.slopes, np.broadcast_to(valid, planes.gap.shape))
-    mixed = (weights[..., None] * aim.rows[rows]).sum(axis=2)
-    absolute = (weights[..., None] * abs(aim.rows[rows])).sum(axis=2)
-    found = lower_planes(program, region, bounds, mixed, absolute=absolute, shares=shares)
-    limits = np.where(weights > 0, weights * aim.bounds[rows], 0.0)
-    limit = limits.sum(axis=2) + gamma(limits.shape[2] + 4, UNIT64) * abs(limits).sum(axis=2)
-    limit = np.where((weights > 0).any(axis=2), limit, np.inf)
+    box, conjunction = np.nonzero(~cleared)
+    weights = blend(region, planes.least, planes.slopes, np.broadcast_to(listed(aim)[1], planes.gap.shape))[
+        box, conjunction
+    ]
+    scene = region.take(box), bounds.take(box)
+    found = ascend(program, scene, pairs_of(aim, conjunction), weights)
+    least = np.full((*cleared.shape, 1), -np.inf)
+    slopes = np.zeros((*cleared.shape, 1, program.inputs))
+    least[box, conjunction, 0], slopes[box, conjunction, 0] = found.least, found.slopes
     return Planes(
-        np.concatenate([planes.gap, (found.value - limit)[:, :, None]], axis=2),
-        np.concatenate([planes.least, (found.plane - limit)[:, :, None]], axis=2),
-        np.concatenate([planes.slopes, found.slopes[:, :, None]], axis=2),
-        np.concatenate([planes.strain, found.strain[:, :, None]], axis=2),
+        np.concatenate([planes.gap, least], axis=2),
+        np.concatenate([planes.least, least], axis=2),
+        np.concatenate([planes.slopes, slopes], axis=2),
+        planes.strain,
     )
 
 
@@ -120,7 +125,6 @@ def _narrowed(
     nearest = planes.gap.argmax(axis=2)[:, :, None]
     gap = np.where(cleared, np.inf, np.take_along_axis(planes.gap, nearest, axis=2)[:, :, 0])
     slopes = np.take_along_axis(planes.slopes, nearest[..., None], axis=2)[:, :, 0]
-    strain = np.take_along_axis(planes.strain, nearest[..., None], axis=2)[:, :, 0]
     worst = slopes[np.arange(len(region)), gap.argmin(axis=1)]
     return Narrowed(
         np.all(cleared, axis=1) | np.any(rest.low > rest.high, axis=1),
@@ -128,7 +132,7 @@ def _narrowed(
         _kept(region, rest),
         gap.min(axis=1, initial=np.inf),
         np.where(worst > 0, rest.low, rest.high),
-        promise(rest, slopes, strain, ~cleared),
+        promise(rest, slopes, planes.strain, ~cleared),
         enclosure,
     )
 

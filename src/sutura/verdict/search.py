@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sutura.bounds.program import Program
+from sutura.bounds.program import run as values
 from sutura.bounds.region import Region
 from sutura.errors import MismatchError
 from sutura.progress import Listener, Progress, silent
@@ -18,7 +19,7 @@ from sutura.property.spec import Property
 from sutura.verdict.attack import AttackConfig, attack
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
 from sutura.verdict.frontier import Advance, Waiting, advance, pop, waiting
-from sutura.verdict.goal import Goal, goal
+from sutura.verdict.goal import Goal, goal, unsafe_margin
 from sutura.verdict.narrow import narrow
 from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated, Witness
 from sutura.verdict.replay import Runner, replay
@@ -35,6 +36,9 @@ ENTRIES = 1 << 20
 
 EFFORTS = (AttackConfig(starts=8, steps=8), AttackConfig())
 """A short attack, then one bound of the whole box (often enough on large networks), then a long attack."""
+
+REPLAYED = 32
+"""Points of a round that are run in ONNX Runtime, one after the other where a file takes one at a time."""
 
 FIRST_ATTACK, STARTS_PER_BOX = 256, 0.125
 """Each time the boxes bounded have doubled, from the first number on, an attack with this many new starts."""
@@ -128,9 +132,14 @@ class Problem:
         return self.replayed([found])
 
     def replayed(self, parts: Sequence[Float64[np.ndarray, "k n"]]) -> Witness | None:
-        """The first of some points that ONNX Runtime finds unsafe."""
+        """The first that ONNX Runtime finds unsafe, of the few points nearest to it in float64."""
         points = np.concatenate(parts) if parts else np.empty((0, len(self.low)))
-        return replay(self.runner, self.prop, self.case, points) if len(points) else None
+        if not len(points):
+            return None
+        with np.errstate(all="ignore"):
+            margin = unsafe_margin(self.aim, values(self.program, points)[-1]).min(axis=1)
+        nearest = np.argsort(margin, kind="stable")[:REPLAYED]
+        return replay(self.runner, self.prop, self.case, points[nearest])
 
 
 def _decide_case(
