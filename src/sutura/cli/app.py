@@ -20,6 +20,7 @@ COMMANDS = {
     "risk": "Say how far each input is from harm, with both bounds.",
     "compress": "Make a network smaller.",
     "check": "Check a repaired network's certificate independently.",
+    "qualify": "Measure how the runtime on this machine rounds.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "calibrate": "Make predicted probabilities mean what they say.",
     "supports": "Answer the VNN-LIB questions on what is supported.",
