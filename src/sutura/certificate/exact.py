@@ -120,7 +120,7 @@ def message(data: bytes, kind: str) -> dict[str, list[Any]]:
             want(size <= len(data) - at, f"the network file: a {kind} is cut off")
             value, at = data[at : at + size], at + size
         want(many or name not in found, f"the network file: {kind}.{name} is given twice")
-        found.setdefault(name, []).append(value)
+        found.setdefault(name, []).append(str(value, "utf-8") if name in NAMES else value)
     return found
 
 
@@ -137,9 +137,8 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def one(found: Mapping[str, list[Any]], name: str) -> Any:
-    """A number or part of a message, zero or empty where it is not given; names are UTF-8."""
-    value = found.get(name, [0 if name in NUMBERS else b""])[0]
-    return str(value, "utf-8") if name in NAMES else value
+    """A number, name or part of a message; zero or empty where it is not given."""
+    return found.get(name, [0 if name in NUMBERS else "" if name in NAMES else b""])[0]
 
 
 def signed(value: int) -> int:
@@ -179,7 +178,7 @@ def read_node(data: bytes, nesting: int = 0) -> Node:
 def branch(data: bytes, nesting: int) -> tuple[tuple[Node, ...], str]:
     """The nodes and the output of a branch of If."""
     graph = message(data, "graph")
-    plain = set(graph) <= {"node", "name", "output"} and len(graph.get("output", ())) == 1
+    plain = not {"initializer", "input"} & set(graph) and len(graph.get("output", ())) == 1
     want(plain and nesting < 4, "a branch has inputs or constants, or nests too deep")
     nodes = tuple(read_node(part, nesting + 1) for part in graph.get("node", ()))
     return nodes, one(message(graph["output"][0], "value"), "name")
@@ -1261,9 +1260,12 @@ def read_certificate(data: bytes, network: bytes, properties: Sequence[bytes]) -
         claim["network"] == {"sha256": digest(network)},
         "the network is not the one certified (SHA-256 differs)",
     )
-    names = [{"name": entry["name"], "sha256": digest(part)}
-             for entry, part in zip(claim["properties"], properties, strict=True)]  # fmt: skip
-    want(names and claim["properties"] == names, "a property is not the one certified (SHA-256 differs)")
+    names = [entry["name"] for entry in claim["properties"]]
+    bound = [{"name": name, "sha256": digest(p)} for name, p in zip(names, properties, strict=True)]
+    want(bound and claim["properties"] == bound, "a property is not the one certified (SHA-256 differs)")
+    plain = all(type(t) is str and 0 < len(t) < 256 and t.isprintable() for t in (claim["tool"], *names))
+    origin = re.fullmatch(rb'{"sha256":"[0-9a-f]{64}"}', canonical(claim["original"]))
+    want(plain and origin, "the certificate has a name or a digest that is malformed")
     return claim
 
 
@@ -1455,10 +1457,10 @@ FIELDS = {
         for name, n, w, many in re.findall(r"(\w+)=(\d+):(\d)(\*?)", listed)
     }
     for kind, listed in {
-        "model": "ir_version=1:0 producer_name=2:2 producer_version=3:2 domain=4:2 model_version=5:0 doc=6:2"
-        " graph=7:2 opset_import=8:2*",
+        "model": "ir_version=1:0 producer_name=2:2 producer_version=3:2 model_domain=4:2 model_version=5:0"
+        " doc=6:2 graph=7:2 opset_import=8:2*",
         "opset": "domain=1:2 version=2:0",
-        "graph": "node=1:2* name=2:2 initializer=5:2* doc=10:2 input=11:2* output=12:2* value_info=13:2*",
+        "graph": "node=1:2* title=2:2 initializer=5:2* doc=10:2 input=11:2* output=12:2* value_info=13:2*",
         "node": "input=1:2* output=2:2* name=3:2 op_type=4:2 attribute=5:2* doc=6:2 domain=7:2",
         "attribute": "name=1:2 f=2:5 i=3:0 s=4:2 g=6:2 floats=7:5* ints=8:0* strings=9:2* type=20:0",
         "tensor": "dims=1:0* data_type=2:0 name=8:2 raw_data=9:2",

@@ -21,6 +21,7 @@ COMMANDS = {
     "compress": "Make a network smaller.",
     "ship": "Run a recipe: the whole chain, with its evidence in one folder.",
     "check": "Check a repaired network's certificate independently.",
+    "qualify": "Measure how the runtime on this machine rounds.",
     "serve": "Serve a repaired network over HTTP, guarded.",
     "calibrate": "Make predicted probabilities mean what they say.",
     "supports": "Answer the VNN-LIB questions on what is supported.",

@@ -9,16 +9,18 @@ from typing import Any
 import click
 from rich.table import Table
 
+from sutura.bounds.profile import EXECUTIONS
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
-from sutura.errors import PropertyError
+from sutura.errors import NetworkError, PropertyError
 from sutura.network.read import load
 from sutura.property.read import read_property
 from sutura.report.document import document, outcome
+from sutura.verdict.qualify import read_profile
 from sutura.verdict.search import VerifyConfig
 from sutura.verdict.verify import verify
 
-CODES = {"proved": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOWN}
+CODES = {"proved": Exit.HOLDS, "holds-real": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOWN}
 
 
 @click.command("verify")
@@ -28,6 +30,9 @@ CODES = {"proved": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOW
 @options.timeout
 @options.workers
 @options.seed
+@click.option(
+    "--profile", metavar="NAME|FILE", help=f"Execution to prove: {', '.join(EXECUTIONS)}, or from qualify."
+)
 @options.as_json
 @guarded
 def command(
@@ -37,6 +42,7 @@ def command(
     timeout: float | None,
     workers: int | None,
     seed: int,
+    profile: str | None,
     as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
@@ -48,7 +54,19 @@ def command(
     """
     if network or serialise_assignments:
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
-    return _verified(files, VerifyConfig(timeout=timeout, workers=workers, seed=seed), as_json)
+    execution, runtime = _profile(profile)
+    config = VerifyConfig(timeout=timeout, workers=workers, seed=seed, profile=execution, runtime=runtime)
+    return _verified(files, config, as_json)
+
+
+def _profile(given: str | None) -> tuple[str, str]:
+    """The name of the execution to prove, and the runtime that it was measured on, if it was."""
+    if given is None or given in EXECUTIONS:
+        return given or VerifyConfig().profile, ""
+    if not Path(given).is_file():
+        raise NetworkError(f"--profile {given} is no file and none of {', '.join(EXECUTIONS)}")
+    found = read_profile(Path(given))
+    return found.execution, found.runtime
 
 
 def _standard(
@@ -83,12 +101,12 @@ def _verified(files: tuple[Path, ...], config: VerifyConfig, as_json: bool) -> E
     else:
         show(results)
     said = {str(r["verdict"]) for r in results}
-    return next(CODES[word] for word in ("violated", "unknown", "proved") if word in said)
+    return next(CODES[word] for word in ("violated", "unknown", "holds-real", "proved") if word in said)
 
 
 def show(results: list[dict[str, Any]]) -> None:
     """Verdicts as a table, witnesses below."""
-    colours = {"proved": "green", "violated": "red", "unknown": "yellow"}
+    colours = {"proved": "green", "holds-real": "cyan", "violated": "red", "unknown": "yellow"}
     table = Table("property", "verdict", "boxes", "share proved", "seconds")
     for r in results:
         word = str(r["verdict"])

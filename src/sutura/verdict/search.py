@@ -48,13 +48,14 @@ FIRST_ATTACK, STARTS_PER_BOX = 256, 0.125
 class VerifyConfig:
     """Limits of a verification: wall seconds (None: no limit), worker threads (None: all cores), seed, and
     how many boxes may wait at once before the search gives up (bounds memory). `profile` is the execution
-    that is proved (see `sutura.bounds.profile`)."""
+    that is proved (see `sutura.bounds.profile`), and `runtime` whose it is, where that was measured."""
 
     timeout: float | None = None
     workers: int | None = None
     seed: int = 0
     waiting: int = 2_000_000
     profile: str = "float32-any-order"
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,4 +39,4 @@ def verify(
         return Outcome(Unknown(f"the search stopped: {what}"), Account(0, 0.0, time.monotonic() - started))
     if not isinstance(outcome.verdict, Proved):
         return outcome
-    return replace(outcome, verdict=Proved(claim(config.profile, operators)))
+    return replace(outcome, verdict=Proved(claim(config.profile, operators, config.runtime)))
