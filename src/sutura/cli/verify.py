@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
+from sutura.cli.resuming import Keeping, digest, journaled
 from sutura.errors import PropertyError
 from sutura.network.read import load
 from sutura.property.read import read_property
@@ -28,6 +29,7 @@ CODES = {"proved": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOW
 @options.timeout
 @options.workers
 @options.seed
+@options.journal
 @options.as_json
 @guarded
 def command(
@@ -37,18 +39,24 @@ def command(
     timeout: float | None,
     workers: int | None,
     seed: int,
+    journal: Path | None,
     as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
 
     Exit code 0 where all are proved, 1 where one is violated, 3 otherwise. --timeout is for each property.
+    With --journal a killed or timed-out run goes on when it is given the same files again; the journal goes
+    away once nothing is unknown.
 
     With --network it is the command of the VNN-LIB standard: sutura verify QUERY.vnnlib --network N=NET.onnx
     prints sat and an assignment, unsat, unknown or timed-out, and its exit code is 0.
     """
+    if (network or serialise_assignments) and journal is not None:
+        raise PropertyError("--journal does not go with --network; leave one of them out")
     if network or serialise_assignments:
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
-    return _verified(files, VerifyConfig(timeout=timeout, workers=workers, seed=seed), as_json)
+    config = VerifyConfig(timeout=timeout, workers=workers, seed=seed)
+    return _verified(files, config, Keeping(journal), as_json)
 
 
 def _standard(
@@ -70,14 +78,18 @@ def _standard(
     return standard.answer(request, VerifyConfig(workers=workers, seed=seed))
 
 
-def _verified(files: tuple[Path, ...], config: VerifyConfig, as_json: bool) -> Exit:
+def _verified(files: tuple[Path, ...], config: VerifyConfig, keeping: Keeping, as_json: bool) -> Exit:
     network, places = sorted_out(files)
     properties = [read_property(place) for place in places]
     loaded = load(network)
     results: list[dict[str, Any]] = []
-    for place, prop in zip(places, properties, strict=True):
-        with bar(quiet=as_json) as listen:
-            results.append(outcome(place.name, verify(loaded, prop, config, listen=listen)))
+    with journaled(keeping, digest(loaded, properties, {"seed": config.seed}), quiet=as_json) as kept:
+        for number, (place, prop) in enumerate(zip(places, properties, strict=True)):
+            track = None if kept.journal is None else kept.journal.track(f"{number} {place.name}")
+            with bar(quiet=as_json) as listen:
+                found = verify(loaded, prop, config, listen=listen, track=track)
+            results.append(outcome(place.name, found))
+        kept.finished = all(r["verdict"] != "unknown" for r in results)
     if as_json:
         print_json(document("verify", {"network": network.name, "properties": results}))
     else:
