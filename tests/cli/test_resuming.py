@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory):
     return result(folder)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -64,7 +64,7 @@ def killed_after(records, monkeypatch):
     def dying(self, fn, *given):
         for found in real(self, fn, *given):
             if not left[0]:
-                raise Killed
+                raise KilledError
             left[0] -= 1
             yield found
 
@@ -75,7 +75,7 @@ def killed_after(records, monkeypatch):
 def test_a_killed_repair_goes_on_to_the_same_bytes(tmp_path, monkeypatch, undisturbed, records):
     with monkeypatch.context() as patched:
         killed_after(records, patched)
-        assert isinstance(repaired(tmp_path).exception, Killed)
+        assert isinstance(repaired(tmp_path).exception, KilledError)
     assert names(tmp_path) == ["f.journal"]
     found = repaired(tmp_path)
     assert found.exit_code == 0, found.stderr
@@ -86,8 +86,8 @@ def test_a_killed_repair_goes_on_to_the_same_bytes(tmp_path, monkeypatch, undist
 def test_what_was_proved_is_not_proved_again(tmp_path, monkeypatch, undisturbed):
     with monkeypatch.context() as patched:
         killed_after(10**6, patched)
-        patched.setattr("sutura.cli.repair.write_all", lambda files: (_ for _ in ()).throw(Killed))
-        assert isinstance(repaired(tmp_path).exception, Killed)
+        patched.setattr("sutura.cli.repair.write_all", lambda files: (_ for _ in ()).throw(KilledError))
+        assert isinstance(repaired(tmp_path).exception, KilledError)
     from sutura.gates import cover
 
     def never(*_, **__):
@@ -104,7 +104,7 @@ def test_neuron_gates_go_on_too(tmp_path, monkeypatch):
     wanted = result(tmp_path)
     with monkeypatch.context() as patched:
         killed_after(7, patched)
-        assert isinstance(repaired(tmp_path, *more).exception, Killed)
+        assert isinstance(repaired(tmp_path, *more).exception, KilledError)
     assert repaired(tmp_path, *more).exit_code == 0
     assert result(tmp_path) == wanted
 
