@@ -80,6 +80,7 @@ class Job:
     help="Boxes to bound; 0: gate all.",
 )
 @options.journal
+@options.external_data
 @click.option("--no-journal", is_flag=True, help="Keep no journal; without this one lies beside OUT.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a decision map before and after (.png).")
 @options.decision
@@ -96,6 +97,7 @@ def command(
     boxes: int,
     journal: Path | None,
     no_journal: bool,
+    external_data: bool,
     plot: Path | None,
     decision: Any,
     timeout: float | None,
@@ -117,7 +119,7 @@ def command(
     properties = tuple(read_property(place) for place in places)
     if plot is not None:
         decision_map.check_possible(properties)
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     look = VerifyConfig(timeout=min(LOOK_FIRST, timeout or LOOK_FIRST), workers=workers, seed=seed)
     work = digest(loaded, properties, {"method": method, "gate": gate, "boxes": boxes})
     with (

@@ -30,6 +30,7 @@ CODES = {"proved": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOW
 @options.workers
 @options.seed
 @options.journal
+@options.external_data
 @options.as_json
 @guarded
 def command(
@@ -40,6 +41,7 @@ def command(
     workers: int | None,
     seed: int,
     journal: Path | None,
+    external_data: bool,
     as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
@@ -56,7 +58,7 @@ def command(
     if network or serialise_assignments:
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
     config = VerifyConfig(timeout=timeout, workers=workers, seed=seed)
-    return _verified(files, config, Keeping(journal), as_json)
+    return _verified(files, config, Keeping(journal), (external_data, as_json))
 
 
 def _standard(
@@ -78,10 +80,13 @@ def _standard(
     return standard.answer(request, VerifyConfig(workers=workers, seed=seed))
 
 
-def _verified(files: tuple[Path, ...], config: VerifyConfig, keeping: Keeping, as_json: bool) -> Exit:
+def _verified(
+    files: tuple[Path, ...], config: VerifyConfig, keeping: Keeping, how: tuple[bool, bool]
+) -> Exit:
+    external_data, as_json = how
     network, places = sorted_out(files)
     properties = [read_property(place) for place in places]
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     results: list[dict[str, Any]] = []
     with journaled(keeping, digest(loaded, properties, {"seed": config.seed}), quiet=as_json) as kept:
         for number, (place, prop) in enumerate(zip(places, properties, strict=True)):
