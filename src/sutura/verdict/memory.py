@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar, cast, final
 import numpy as np
 
 from sutura.bounds.crown import Enclosure
-from sutura.bounds.region import Region
+from sutura.bounds.region import Ball, Region
 from sutura.journal import Track
 from sutura.verdict.frontier import Advance, Waiting
 from sutura.verdict.step import Step
@@ -117,5 +117,7 @@ def _plan(value: Any, arrays: list[np.ndarray]) -> Any:
     return value
 
 
-RECORDED: dict[str, type] = {kind.__name__: kind for kind in (Advance, Enclosure, Region, Step, Waiting)}
+RECORDED: dict[str, type] = {
+    kind.__name__: kind for kind in (Advance, Ball, Enclosure, Region, Step, Waiting)
+}
 """What a record may be made of, beside mappings, lists, numbers, text and arrays."""
