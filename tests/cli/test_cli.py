@@ -254,7 +254,12 @@ def test_a_place_taken_by_a_folder_leaves_no_file(tmp_path):
     refused(
         say("repair", NET, NO_CLIMB, "-o", tmp_path / "f.onnx", *FAST), "f.report.json", "nothing was written"
     )
-    assert names(tmp_path) == ["f.report.json"]
+    assert names(tmp_path) == ["f.journal", "f.report.json"]
+    (tmp_path / "f.report.json").rmdir()
+    resumed = say("repair", NET, NO_CLIMB, "-o", tmp_path / "f.onnx", *FAST)
+    assert resumed.exit_code == 0
+    assert "going on from" in resumed.stderr
+    assert names(tmp_path) == ["f.cert.json", "f.onnx", "f.report.json"]
 
 
 def test_usage_errors_have_code_two():
@@ -302,7 +307,8 @@ def test_an_interrupted_process_leaves_nothing(tmp_path):
     assert running.returncode == 130
     assert "Traceback" not in said
     assert "nothing was written" in said
-    assert names(tmp_path) == []
+    assert "f.journal keeps what was done" in said
+    assert names(tmp_path) == ["f.journal"]
 
 
 def test_contradictory_properties_name_both(tmp_path):

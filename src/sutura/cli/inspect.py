@@ -8,10 +8,12 @@ import click
 from rich.table import Table
 from rich.tree import Tree as Branches
 
+from sutura.cli import options
 from sutura.cli.console import Exit, guarded, messages, plain, print_json
 from sutura.gates.cells import Cell
 from sutura.gates.cells import Tree as Cells
 from sutura.gates.table import gate_table, is_gated
+from sutura.network.external_data import with_external_data
 from sutura.network.inspect import Inspection, inspect_onnx
 from sutura.network.onnx_read import file_bytes
 from sutura.network.onnx_write import write_onnx
@@ -29,11 +31,14 @@ MOST_SIDES = 6
 
 @click.command("inspect")
 @click.argument("network", type=click.Path(path_type=Path))
+@options.external_data
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @guarded
-def command(network: Path, as_json: bool) -> Exit:
+def command(network: Path, external_data: bool, as_json: bool) -> Exit:
     """List every node of NETWORK with its shape, supported or not; of a repaired one, draw the gates."""
     data = file_bytes(network) if network.suffix.lower() == ".onnx" else write_onnx(load(network).network)
+    if external_data:
+        data = with_external_data(data, network.parent)
     if is_gated(data):
         return _gates(data, network.name, as_json)
     found = inspect_onnx(data, network.name)
@@ -43,7 +48,7 @@ def command(network: Path, as_json: bool) -> Exit:
         _show(found)
     if not found.supported:
         return Exit.VIOLATED
-    difference = load(network).difference
+    difference = load(network, external_data=external_data).difference
     if not as_json:
         messages().print(f"agrees with ONNX Runtime within {difference:.3g} on random points")
     return Exit.HOLDS

@@ -23,6 +23,16 @@ workers = click.option("--workers", type=click.IntRange(min=1), help="Threads; a
 seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random starts."
 )
+external_data = click.option(
+    "--external-data",
+    is_flag=True,
+    help="Take in weights kept in files beside the network; else such a network is refused.",
+)
+journal = click.option(
+    "--journal",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep what is done here; the same command goes on from it.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
 decision = click.option(
     "--decision",

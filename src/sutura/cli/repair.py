@@ -16,8 +16,9 @@ from rich.table import Table
 
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
+from sutura.cli.resuming import Keeping, digest, journaled
 from sutura.cli.verify import show
-from sutura.errors import OutputError
+from sutura.errors import JournalError, OutputError
 from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Decision, inside, outside
 from sutura.gates.mend import ClampConfig, RepairConfig
@@ -78,6 +79,9 @@ class Job:
     show_default=True,
     help="Boxes to bound; 0: gate all.",
 )
+@options.journal
+@options.external_data
+@click.option("--no-journal", is_flag=True, help="Keep no journal; without this one lies beside OUT.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a decision map before and after (.png).")
 @options.decision
 @options.timeout
@@ -91,6 +95,9 @@ def command(
     method: str,
     gate: Any,
     boxes: int,
+    journal: Path | None,
+    no_journal: bool,
+    external_data: bool,
     plot: Path | None,
     decision: Any,
     timeout: float | None,
@@ -103,16 +110,23 @@ def command(
     Writes fixed.onnx, fixed.cert.json and fixed.report.json; nothing unless the independent checker accepts.
     --timeout limits the search for proofs; what is not proved by then is gated. The published methods may
     leave something unproved: then there is no certificate, the report says what, and the exit code is 3.
+
+    While it runs fixed.journal keeps what is proved: after a crash or a kill the same command goes on from
+    there and gives the same files, byte for byte (without --timeout). It goes away when the repair is done.
     """
     network, places = sorted_out(files)
     _check_out((out, plot), files)
     properties = tuple(read_property(place) for place in places)
     if plot is not None:
         decision_map.check_possible(properties)
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     look = VerifyConfig(timeout=min(LOOK_FIRST, timeout or LOOK_FIRST), workers=workers, seed=seed)
-    with bar(quiet=as_json) as listen:
-        asked = problem(loaded, properties)
+    work = digest(loaded, properties, {"method": method, "gate": gate, "boxes": boxes})
+    with (
+        journaled(_keeping(out, journal, no_journal), work, quiet=as_json) as kept,
+        bar(quiet=as_json) as listen,
+    ):
+        asked = problem(loaded, properties, kept.track("repair"))
         replay = runner(open_session(asked.original))
         before = tuple(decide(asked.program, replay, prop, look, listen=listen) for prop in properties)
         job = Job(
@@ -126,8 +140,10 @@ def command(
         )
         config = _config(method, gate, boxes, (timeout, workers))
         result = mended(asked, config, listen)
-    files_out, report = _products(job, places, result, (plot, decision, seed))
-    write_all(files_out)
+        kept.sync()
+        files_out, report = _products(job, places, result, (plot, decision, seed))
+        write_all(files_out)
+        kept.finished = True
     if as_json:
         print_json(report)
     else:
@@ -146,6 +162,15 @@ def _config(method: str, gate: Any, boxes: int, limits: tuple[float | None, int 
             return ClampConfig(workers=workers)
         case _:
             return RepairConfig(gate=gate, boxes=boxes, timeout=timeout, workers=workers)
+
+
+def _keeping(out: Path, journal: Path | None, none: bool) -> Keeping:
+    """Where the journal lies; one that lies there because nothing was said gives way to other work."""
+    if none and journal is not None:
+        raise JournalError("--journal and --no-journal are opposites; leave one of them out")
+    if journal is not None or none:
+        return Keeping(journal)
+    return Keeping(out.with_suffix(".journal"), afresh=True)
 
 
 def _check_out(outs: tuple[Path, Path | None], inputs: Sequence[Path]) -> None:

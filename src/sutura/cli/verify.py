@@ -12,6 +12,7 @@ from rich.table import Table
 from sutura.bounds.profile import EXECUTIONS
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
+from sutura.cli.resuming import Keeping, digest, journaled
 from sutura.errors import NetworkError, PropertyError
 from sutura.network.read import load
 from sutura.property.read import read_property
@@ -33,6 +34,8 @@ CODES = {"proved": Exit.HOLDS, "holds-real": Exit.HOLDS, "violated": Exit.VIOLAT
 @click.option(
     "--profile", metavar="NAME|FILE", help=f"Execution to prove: {', '.join(EXECUTIONS)}, or from qualify."
 )
+@options.journal
+@options.external_data
 @options.as_json
 @guarded
 def command(
@@ -43,20 +46,26 @@ def command(
     workers: int | None,
     seed: int,
     profile: str | None,
+    journal: Path | None,
+    external_data: bool,
     as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
 
     Exit code 0 where all are proved, 1 where one is violated, 3 otherwise. --timeout is for each property.
+    With --journal a killed or timed-out run goes on when it is given the same files again; the journal goes
+    away once nothing is unknown.
 
     With --network it is the command of the VNN-LIB standard: sutura verify QUERY.vnnlib --network N=NET.onnx
     prints sat and an assignment, unsat, unknown or timed-out, and its exit code is 0.
     """
+    if (network or serialise_assignments) and journal is not None:
+        raise PropertyError("--journal does not go with --network; leave one of them out")
     if network or serialise_assignments:
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
     execution, runtime = _profile(profile)
     config = VerifyConfig(timeout=timeout, workers=workers, seed=seed, profile=execution, runtime=runtime)
-    return _verified(files, config, as_json)
+    return _verified(files, config, Keeping(journal), (external_data, as_json))
 
 
 def _profile(given: str | None) -> tuple[str, str]:
@@ -88,14 +97,23 @@ def _standard(
     return standard.answer(request, VerifyConfig(workers=workers, seed=seed))
 
 
-def _verified(files: tuple[Path, ...], config: VerifyConfig, as_json: bool) -> Exit:
+def _verified(
+    files: tuple[Path, ...], config: VerifyConfig, keeping: Keeping, how: tuple[bool, bool]
+) -> Exit:
+    external_data, as_json = how
     network, places = sorted_out(files)
     properties = [read_property(place) for place in places]
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     results: list[dict[str, Any]] = []
-    for place, prop in zip(places, properties, strict=True):
-        with bar(quiet=as_json) as listen:
-            results.append(outcome(place.name, verify(loaded, prop, config, listen=listen)))
+    with journaled(
+        keeping, digest(loaded, properties, {"seed": config.seed, "profile": config.profile}), quiet=as_json
+    ) as kept:
+        for number, (place, prop) in enumerate(zip(places, properties, strict=True)):
+            track = None if kept.journal is None else kept.journal.track(f"{number} {place.name}")
+            with bar(quiet=as_json) as listen:
+                found = verify(loaded, prop, config, listen=listen, track=track)
+            results.append(outcome(place.name, found))
+        kept.finished = all(r["verdict"] != "unknown" for r in results)
     if as_json:
         print_json(document("verify", {"network": network.name, "properties": results}))
     else:

@@ -76,14 +76,15 @@ def _bound(
     region, known = level
     chunks = [np.arange(i, min(i + CHUNK, len(region))) for i in range(0, len(region), CHUNK)]
 
-    def bound(rows: Int64[np.ndarray, " k"]) -> Step:
+    def bound(part: Region, before: Enclosure | None) -> Step:
         deadline.check()
-        if known is None:
-            return step(program, aim, region.take(rows), None, deadline.check)
-        found = step(program, aim, region.take(rows), known.take(rows), deadline.check)
-        return replace(found, safe=_confirmed(program, aim, region.take(rows), found, deadline))
+        found = step(program, aim, part, before, deadline.check)
+        if before is None:
+            return found
+        return replace(found, safe=_confirmed(program, aim, part, found, deadline))
 
-    steps = list(pool.map(bound, chunks))
+    befores = [None if known is None else known.take(rows) for rows in chunks]
+    steps = list(pool.map(bound, [region.take(rows) for rows in chunks], befores))
     return Step(
         np.concatenate([s.safe for s in steps]),
         np.concatenate([s.promise for s in steps]),

@@ -68,7 +68,7 @@ def mend(problem: Problem, config: RepairConfig, listen: Listener = silent) -> R
     (naming them and the region), or where the checker refuses the result.
     """
     started = time.monotonic()
-    with means(config.workers, config.timeout, listen) as used:
+    with means(config.workers, config.timeout, listen, problem.track) as used:
         work = Work(problem, config, used)
         mended = _mend_cells(work)
     searched = time.monotonic()

@@ -89,7 +89,7 @@ def minimal(problem: Problem, config: MinimalConfig, listen: Listener = silent) 
     last = last_layer(problem.network)
     network, note = problem.network, ""
     points: list[Point] = []
-    with means(config.workers, config.timeout, listen) as used:
+    with means(config.workers, config.timeout, listen, problem.track) as used:
         for number in range(config.rounds):
             found = _counterexamples(problem, problem.of(network), last)
             listen(Progress("minimal", len(points), len(found), number / config.rounds))

@@ -92,7 +92,7 @@ def nrepair(problem: Problem, config: NRepairConfig, listen: Listener = silent) 
     """
     started = time.monotonic()
     tries: list[Try] = []
-    with means(config.workers, config.timeout, listen) as used:
+    with means(config.workers, config.timeout, listen, problem.track) as used:
         mended: dict[int, Mended] = {}
         for place in problem.places():
             unsafe = [c for i in sorted(place.active) for c in problem.cases[i][1].unsafe]

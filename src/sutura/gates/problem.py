@@ -14,6 +14,7 @@ from sutura.bounds.lower import lower
 from sutura.bounds.program import Program, run
 from sutura.errors import MismatchError
 from sutura.gates.cells import Box32, Tree, box32, boxes_of, everything, partition
+from sutura.journal import Track
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import Loaded
@@ -30,7 +31,8 @@ class Problem:
     """A network with the properties that it must have.
 
     `program` is the network lowered for bounds, `original` the bytes of the file that stands for it,
-    `layout` cuts the input space into cells labelled with the cases that hold there.
+    `layout` cuts the input space into cells labelled with the cases that hold there. A search goes on from
+    what `track` of a journal holds of it.
     """
 
     network: Network
@@ -39,6 +41,7 @@ class Problem:
     properties: tuple[Property, ...]
     cases: tuple[tuple[Property, Case], ...]
     layout: Tree[frozenset[int]]
+    track: Track | None = None
 
     def places(self) -> list[Place]:
         """The cells of the layout in which some case holds, in preorder."""
@@ -74,7 +77,7 @@ class Means:
     listen: Listener
 
 
-def problem(loaded: Loaded, properties: Sequence[Property]) -> Problem:
+def problem(loaded: Loaded, properties: Sequence[Property], track: Track | None = None) -> Problem:
     """Raises MismatchError where sizes do not fit or no property is given."""
     if not properties:
         raise MismatchError("no property is given; a repair needs at least one")
@@ -85,13 +88,15 @@ def problem(loaded: Loaded, properties: Sequence[Property]) -> Problem:
     cases = tuple((prop, case) for prop in properties for case in prop.cases)
     layout = partition([box32(*case.box.float32_hull()) for _, case in cases], network.input_size)
     original = loaded.original if loaded.original is not None else write_onnx(network)
-    return Problem(network, program, original, tuple(properties), cases, layout)
+    return Problem(network, program, original, tuple(properties), cases, layout, track)
 
 
 @contextmanager
-def means(count: int | None, timeout: float | None, listen: Listener) -> Generator[Means]:
+def means(
+    count: int | None, timeout: float | None, listen: Listener, track: Track | None = None
+) -> Generator[Means]:
     """`count` threads (all cores for None) for `timeout` seconds (no limit for None)."""
-    with workers(count) as pool:
+    with workers(count, track) as pool:
         yield Means(pool, count, within(timeout), listen)
 
 

@@ -36,13 +36,15 @@ MAX_FOLDED = 16 * MEBI
 MAX_MACS = 2**36
 """Most multiply-accumulate steps of one sample."""
 
-SHOWN_NAME = 60
+SHOWN_NAME, SHOWN_START = 60, 17
 SHOWN_REASONS = 10
 
 
 def shown(name: str) -> str:
-    """A name out of a file as it stands in a message: quoted, escaped, shortened, on one line."""
-    text = name if len(name) <= SHOWN_NAME else name[: SHOWN_NAME - 3] + "..."
+    """A name or path as it stands in a message: quoted, escaped, on one line; its middle left out if long."""
+    text = (
+        name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_START]}...{name[3 + SHOWN_START - SHOWN_NAME :]}"
+    )
     return ascii(text)
 
 

@@ -16,6 +16,9 @@ from sutura.network.onnx_wire import check_wire
 if TYPE_CHECKING:
     import onnx
 
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How zip files (those of torch.save among them) and pickles begin; no ONNX file does."""
+
 OLDEST_OPSET, NEWEST_OPSET = 7, 25
 FLOAT32 = 1
 
@@ -69,10 +72,20 @@ def open_file(data: bytes) -> OnnxFile:
     external, or not a graph with one float32 input and one output. Runs no operator and allocates in
     proportion to `data`.
     """
-    check_wire(data)
-    model = _parse(data)
+    model = parse_model(data)
     _check_text(model)
     return _checked(model)
+
+
+def parse_model(data: bytes) -> onnx.ModelProto:
+    """The protobuf message in the bytes of an ONNX file, which are walked first; see `check_wire`."""
+    if data.startswith(PICKLES):
+        raise NetworkError(
+            "this is a PyTorch file or another pickle, which can run any code and is never opened: export "
+            "with torch.onnx.export(model.eval(), example, 'network.onnx')"
+        )
+    check_wire(data)
+    return _parse(data)
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

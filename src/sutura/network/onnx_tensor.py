@@ -31,7 +31,8 @@ def read_tensor(tensor: onnx.TensorProto, name: str) -> np.ndarray | Unreadable:
     """
     if tensor.data_location == EXTERNAL or len(tensor.external_data):
         raise NetworkError(
-            f"tensor {shown(name)} keeps its data outside the file; save the network as one file"
+            f"tensor {shown(name)} keeps its data outside the file; save the network as one file, or allow "
+            "it with --external-data"
         )
     if tensor.data_type not in TYPES:
         kind = _type_name(tensor.data_type)

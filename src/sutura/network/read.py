@@ -9,6 +9,7 @@ from typing import Any
 
 from sutura.errors import NetworkError
 from sutura.network.budget import shown
+from sutura.network.external_data import with_external_data
 from sutura.network.graph import Network
 from sutura.network.nnet_read import parse_nnet
 from sutura.network.onnx_read import file_bytes, parse_onnx
@@ -28,11 +29,18 @@ class Loaded:
     difference: float
 
 
-def load(source: Path | str | bytes | Any, *, example: Any = None, name: str = "network.onnx") -> Loaded:
+def load(
+    source: Path | str | bytes | Any,
+    *,
+    example: Any = None,
+    name: str = "network.onnx",
+    external_data: bool = False,
+) -> Loaded:
     """Read a network and check the reading against ONNX Runtime on random points.
 
     `source` is a path (.onnx or .nnet), the bytes of an ONNX file (called `name` in messages), or a PyTorch
-    module with an `example` input. Raises NetworkError where it cannot be read or the check fails.
+    module with an `example` input. With `external_data` weights in files beside an ONNX file are taken into
+    it (see `sutura.network.external_data`). Raises NetworkError where it cannot be read or the check fails.
     """
     if isinstance(source, bytes):
         return _checked(parse_onnx(source, name), source)
@@ -40,6 +48,8 @@ def load(source: Path | str | bytes | Any, *, example: Any = None, name: str = "
         path = Path(source)
         read = _reader(path)
         data = file_bytes(path)
+        if external_data and read is parse_onnx:
+            data = with_external_data(data, path.parent)
         return _checked(read(data, path.name), data if read is parse_onnx else None)
     from sutura.network.torch_read import from_torch
 

@@ -21,9 +21,12 @@ from sutura.property.source import read_source, stem
 from sutura.property.spec import Property
 from sutura.property.write import write as write
 
-MOST_ARITHMETIC = 2_000_000  # numbers and operations, long numbers counting more
+MOST_ARITHMETIC = 1_000_000  # numbers and operations, long numbers counting more
 MOST_INEQUALITIES = 200_000  # that must be kept: all but the input bounds outside of every `or`
-MOST_VARIABLES = 1_000_000
+MOST_VARIABLES = 500_000
+MOST_REPEATED = 50_000  # bounds of inputs that are bounded already
+MOST_IDLE = 10_000  # words of statements that assert nothing
+MOST_EMPTY = MOST_VARIABLES  # empty lists; each (declare-fun X_0 () Real) has one
 _MOST_REMEMBERED = 20_000
 
 
@@ -49,8 +52,12 @@ class _Script:
     variables: dict[str, Linear]
     declared: dict[str, dict[int, int]]  # kind -> index -> line
     numbers: dict[str, Linear]
+    bounded: set[tuple[int, bool]]  # inputs with a lower (False) or upper (True) bound
     arithmetic: Budget
     inequalities: Budget
+    repeated: Budget
+    idle: Budget
+    empty: Budget
 
 
 def read(path: Path) -> Property:
@@ -73,8 +80,12 @@ def parse(text: bytes, name: str, *, source: str | None = None) -> Property:
         {},
         {"X": {}, "Y": {}},
         {},
+        set(),
         Budget(MOST_ARITHMETIC, "numbers and operations"),
         Budget(MOST_INEQUALITIES, "inequalities"),
+        Budget(MOST_REPEATED, "bounds of inputs that are bounded already"),
+        Budget(MOST_IDLE, "words of statements that assert nothing"),
+        Budget(MOST_EMPTY, "empty lists"),
     )
     latin = text.removeprefix(b"\xef\xbb\xbf").decode(
         "latin-1"
@@ -104,6 +115,7 @@ def _counted(script: _Script, kind: str) -> int:
 
 def _reduce(script: _Script, items: list[str | _Value], line: int) -> _Value:
     if not items:
+        script.empty.spend(1)
         return _Done(empty=True)
     head = items[0]
     if not isinstance(head, str):
@@ -148,6 +160,10 @@ def _assert(script: _Script, head: str, items: Sequence[str | _Value], line: int
     formula = _formula(items[0])
     if not isinstance(formula, Side):
         script.inequalities.spend(1)
+    elif (side := (formula.index, formula.upper)) in script.bounded:
+        script.repeated.spend(1)
+    else:
+        script.bounded.add(side)
     return _Asserted(formula)
 
 
@@ -180,6 +196,7 @@ def _declare(script: _Script, head: str, items: Sequence[str | _Value], line: in
 
 
 def _ignore(script: _Script, head: str, items: Sequence[str | _Value], line: int) -> _Done:
+    script.idle.spend(1 + len(items))
     return _Done()
 
 
@@ -203,7 +220,7 @@ def _linear(script: _Script, item: str | _Value) -> Linear:
 
 
 def _number(script: _Script, token: str) -> Linear:
-    if _VARIABLE.fullmatch(token):
+    if token[0] in _KINDS and _VARIABLE.fullmatch(token):
         raise PropertyError(
             f"{quote(token)} is not declared; add (declare-const {quote(token)[1:-1]} Real) above"
         )

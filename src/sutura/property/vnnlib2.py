@@ -16,6 +16,7 @@ from sutura.property.decimals import parse_decimal, weight
 from sutura.property.formula import All, Either, Formula, Negation, compare
 from sutura.property.linear import ONE, ZERO, Linear, difference, product, total
 from sutura.property.quote import quote
+from sutura.property.rehearsal import rehearse
 from sutura.property.sexpr import fold
 from sutura.property.source import read_source, stem
 from sutura.property.spec import Property
@@ -104,6 +105,7 @@ def _query(text: bytes, source: str) -> vnnlib.Query:
     lists = Budget(MOST_LISTS, "parentheses")
     for _ in fold(decoded, source, lambda _items, _line: lists.spend(1)):
         pass
+    rehearse(decoded, source)
     try:
         return vnnlib.parse_query_string(decoded)
     except vnnlib.VNNLibException as error:

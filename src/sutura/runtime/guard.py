@@ -183,14 +183,14 @@ class Guard:
     def _one(self, x: Float32[np.ndarray, "1 *input_shape"], began: float) -> Answer:
         """One sample, by the quick tests; where one of these fails the batch's tests say what is wrong."""
         assert self._single is not None
-        point: list[float] = x.reshape(-1).tolist()
-        cases = self._single.holding(point)
+        flat = x.reshape(1, -1)
+        cases = self._single.holding(flat)
         if cases is None or not (cases or self.config.inputs == "any"):
             return self._batch(x, began)
         raw, inference = self._raw(x)
         if raw is None or not self._single.passes(cases, raw[0].tolist()):
             return self._batch(x, began, (raw, inference))
-        row = self._rows.of(point)
+        row = self._rows.of(flat[0])
         outputs = raw.reshape(1, *self.output_shape)
         answer = Answer(outputs, np.array([row], np.int64), np.zeros(1, np.bool_), ())
         self._meter.sample(bool(cases), row, inference, time.perf_counter() - began - inference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -44,8 +44,10 @@ class Dispatcher:
             at = np.where(inner, np.where(goes, self.yes[at], self.no[at]), at)
         return self.row[at]
 
-    def of(self, point: Sequence[float]) -> int:
+    def of(self, point: Sequence[float] | Float32[np.ndarray, " n"]) -> int:
         """The row of one input."""
+        if isinstance(point, np.ndarray):
+            point = cast("list[float]", point.tolist())  # the tree may be as deep as the input is long
         dim, threshold, yes, no = self.steps[0]
         while dim >= 0:
             dim, threshold, yes, no = self.steps[yes if point[dim] <= threshold else no]

@@ -9,25 +9,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from sutura.runtime.condition import Conditions, Unsafe
+import numpy as np
+from jaxtyping import Float32
 
-MOST_SIDES = 256
-"""Box sides of all cases up to which plain numbers are quicker."""
+from sutura.runtime.condition import Boxes, Conditions, Unsafe
+
+MOST_SIDES = 64
+"""Box sides of all cases up to which plain numbers are quicker for these too."""
 
 Literal = tuple[int, int, bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Single:
-    """Boxes as (low, high) pairs, one tuple a case; for each case its unsafe set as conjunctions of literals,
-    comparisons of entries of [outputs, constants] (see `condition.Unsafe`)."""
+    """Boxes as (low, high) pairs, one tuple a case (none where they have many sides); for each case its
+    unsafe set as conjunctions of literals, which compare entries of [outputs, constants]."""
 
+    wide: Boxes
     boxes: tuple[tuple[tuple[float, float], ...], ...]
     unsafe: tuple[tuple[tuple[Literal, ...], ...], ...]
     constants: tuple[list[float], ...]
 
-    def holding(self, point: Sequence[float]) -> list[int] | None:
-        """The cases whose box holds the point; None where it is not finite."""
+    def holding(self, x: Float32[np.ndarray, "1 n"]) -> list[int] | None:
+        """The cases whose box holds the input; None where it is not finite."""
+        if not self.boxes:
+            held: list[int] = np.flatnonzero(self.wide.holding(x)[0]).tolist()
+            return held if held or np.isfinite(x).all() else None
+        point: list[float] = x[0].tolist()
         found: list[int] = []
         for case, box in enumerate(self.boxes):
             for v, (low, high) in zip(point, box, strict=True):
@@ -55,14 +63,18 @@ class Single:
 
 
 def single(tested: Conditions) -> Single | None:
-    """The tests for one sample; None where numpy is the quicker, or sums must be decided."""
-    if tested.boxes.low.size > MOST_SIDES or any(u.sums or u.always for u in tested.unsafe):
+    """The tests for one sample; None where sums must be decided."""
+    if any(u.sums or u.always for u in tested.unsafe):
         return None
     cases = len(tested.names)
     of_case = {int(case): u for u in tested.unsafe for case in u.cases}
-    lows, highs = tested.boxes.low.tolist(), tested.boxes.high.tolist()
+    boxes: list[tuple[tuple[float, float], ...]] = []
+    if tested.boxes.low.size <= MOST_SIDES:
+        sides = zip(tested.boxes.low.tolist(), tested.boxes.high.tolist(), strict=True)
+        boxes = [tuple(zip(low, high, strict=True)) for low, high in sides]
     return Single(
-        tuple(tuple(zip(low, high, strict=True)) for low, high in zip(lows, highs, strict=True)),
+        tested.boxes,
+        tuple(boxes),
         tuple(_conjunctions(of_case[case]) for case in range(cases)),
         tuple(of_case[case].constants.tolist() for case in range(cases)),
     )

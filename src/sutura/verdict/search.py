@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from sutura.bounds.program import Program
 from sutura.bounds.program import run as values
 from sutura.bounds.region import Region
 from sutura.errors import MismatchError
+from sutura.journal import Track
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property
 from sutura.verdict.attack import AttackConfig, attack
@@ -75,11 +76,13 @@ def decide(
     config: VerifyConfig | None = None,
     *,
     listen: Listener = silent,
+    track: Track | None = None,
 ) -> Outcome:
     """Decide whether the network has the property. Proved is sound for every float32 execution.
 
     `program` is the lowered network and `runner` the same network in ONNX Runtime. A witness is a float32
-    point of the box whose replay is unsafe exactly. Raises MismatchError where the sizes do not fit.
+    point of the box whose replay is unsafe exactly. The search goes on from what `track` holds of it. Raises
+    MismatchError where the sizes do not fit.
     """
     config = config or VerifyConfig()
     check_fit(program, prop)
@@ -87,7 +90,7 @@ def decide(
     deadline = within(config.timeout)
     tally = Tally(chunk=_chunk(program))
     verdict: Verdict = Proved()
-    with workers(config.workers) as pool:
+    with workers(config.workers, track) as pool:
         for case in range(len(prop.cases)):
             found, tally = _decide_case(
                 (program, runner, prop, case), config, deadline, (pool, tally, listen)
@@ -147,7 +150,7 @@ def _decide_case(
     problem: tuple[Program, Runner, Property, int],
     config: VerifyConfig,
     deadline: Deadline,
-    run: tuple[ThreadPoolExecutor, Tally, Listener],
+    run: tuple[Executor, Tally, Listener],
 ) -> tuple[Verdict, Tally]:
     program, runner, prop, case = problem
     tally = run[1]
@@ -178,7 +181,7 @@ def _search(
     stack: list[Waiting],
     config: VerifyConfig,
     deadline: Deadline,
-    run: tuple[ThreadPoolExecutor, Tally, Listener],
+    run: tuple[Executor, Tally, Listener],
 ) -> tuple[Verdict, Tally]:
     """Branch and bound; whatever ends it, the tally says how far it came."""
     pool, tally, listen = run
@@ -222,7 +225,7 @@ def _search(
 
 
 def _halved(
-    problem: Problem, batches: Sequence[Waiting], deadline: Deadline, pool: ThreadPoolExecutor
+    problem: Problem, batches: Sequence[Waiting], deadline: Deadline, pool: Executor
 ) -> list[Advance] | None:
     """Every batch advanced; None where memory ran out."""
 
