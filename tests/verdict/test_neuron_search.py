@@ -170,6 +170,7 @@ def test_the_limit_is_obeyed_and_what_was_reached_is_told():
     assert time.monotonic() - started < 3.5
     assert isinstance(outcome.verdict, Unknown) and "timed out" in outcome.verdict.reason
     assert seen and 0 <= seen[-1].settled < 1
+    assert outcome.account.bound is not None and outcome.account.bound < 0
 
 
 def test_results_do_not_depend_on_workers():
@@ -196,7 +197,8 @@ def test_exhausted_memory_halves_the_batch_and_says_so(monkeypatch):
     asked = case([-0.35] * 40, [0.35] * 40, (at_least(0, Fraction(3, 2)),))
     outcome, *_ = by_neurons(wide(), asked, listen=seen.append)
     assert isinstance(outcome.verdict, Proved)
-    assert refused and any("memory exhausted" in e.stage for e in seen)
+    assert refused and any("out of memory: batches of" in e.note for e in seen)
+    assert outcome.account.batch <= 4
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64
 
 from sutura.bounds.ascent import Domain, Effort, plain_choice
 from sutura.bounds.condensed import condense
-from sutura.bounds.crown import Bounds, crown, lower_planes
+from sutura.bounds.crown import Bounds, Checkpoint, crown, lower_planes
 from sutura.bounds.maxima import without_maxima
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
@@ -20,7 +20,7 @@ from sutura.bounds.tighten import tighten
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property, unsafe_mask
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
-from sutura.verdict.descent import Descent, descend, starts
+from sutura.verdict.descent import Descent, Wanted, descend, starts
 from sutura.verdict.goal import Goal, goal, refuted
 from sutura.verdict.linear_leaf import Settled, settle
 from sutura.verdict.neuron_step import Advance, Leaves, Problem, advance, bounded, join
@@ -56,10 +56,16 @@ FROM_LEAVES, EVERY = Descent(steps=10, pace=0.1), 8
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Running figures of a search; `bound` is the least certified margin of the boxes so far."""
+    """Running figures of a search; `bound` is the least margin certified for a whole box that stays open."""
 
     bounded: int = 0
     settled: float = 0.0
+    bound: float | None = None
+    batch: int = BATCH
+
+    def after(self, bounded: int, settled: float) -> Tally:
+        """With more done."""
+        return replace(self, bounded=self.bounded + bounded, settled=self.settled + settled)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,24 +122,24 @@ def decide_by_neurons(
                 verdict = found
                 break
             verdict = verdict if isinstance(found, Proved) else found
-    share = tally.settled / max(1, len(prop.cases))
-    return Outcome(verdict, Account(tally.bounded, share, time.monotonic() - started))
+    share, bound = tally.settled / max(1, len(prop.cases)), tally.bound
+    bound = None if isinstance(verdict, Proved) else bound
+    return Outcome(verdict, Account(tally.bounded, share, time.monotonic() - started, bound, tally.batch))
 
 
 def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tally]:
     aim = goal(run.prop.cases[run.case].unsafe, run.prop.outputs)
     if not len(aim.members):
-        return Proved(), replace(tally, settled=tally.settled + 1.0)
+        return Proved(), tally.after(0, 1.0)
     low, high = (v.astype(np.float64) for v in run.prop.cases[run.case].box.float32_hull())
-    region = Region(low[None], high[None])
-    check = run.deadline.check
+    region, others = Region(low[None], high[None]), tally.bound
+    check, share = run.deadline.check, 1.0 / len(aim.members)
     try:
         with np.errstate(all="ignore"):
             bounds = crown(program, region, checkpoint=check)
-            mix = _open_mix(aim, lower_planes(program, region, bounds, aim.rows).value)
-        tally = replace(
-            tally, bounded=tally.bounded + 1, settled=tally.settled + 1.0 - len(mix) / len(aim.members)
-        )
+            planes = lower_planes(program, region, bounds, aim.rows)
+        mix = _open_mix(aim, planes.value)
+        tally = tally.after(1, 1.0 - share * len(mix))
         for deeper in (False, True):
             if not len(mix):
                 return Proved(), tally
@@ -142,19 +148,25 @@ def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tal
             shown = _attacked(problem, run, SECOND if deeper else FIRST, mix)
             if shown is not None:
                 return shown, tally
-            roots = _roots(problem, mix, 1.0 / len(aim.members))
-            first = bounded(problem, roots, (ROOT,), roots.take(np.arange(0)), check)
-            tally = replace(tally, settled=tally.settled + first.settled)
+            roots = _roots(problem, mix, share)
+            first = bounded(problem, roots, (ROOT,), roots.take(slice(0, 0)), check)
+            tally = replace(tally.after(0, first.settled), bound=_least(problem, first.open, check, others))
             shown = run.shown(first.points)
             if shown is not None:
                 return shown, tally
             mix = first.open.choice.mix
             assert mix is not None
-        if not len(mix):
-            return Proved(), tally
+        return _search(problem, first.open, run, tally) if len(mix) else (Proved(), tally)
     except OutOfTimeError:
         return _timed_out(run.config), tally
-    return _search(problem, first.open, run, tally)
+
+
+def _least(problem: Problem, open_: Leaves, checkpoint: Checkpoint, others: float | None) -> float | None:
+    """The least certified margin of open leaves and of other cases."""
+    if not len(open_):
+        return others
+    least = float(problem.certified(open_.domain, open_.choice, checkpoint).min())
+    return least if others is None else min(least, others)
 
 
 def _attacked(
@@ -197,44 +209,63 @@ def _roots(problem: Problem, mix: Float32[np.ndarray, "k m"], share: float) -> L
 
 def _search(problem: Problem, open_: Leaves, run: Run, tally: Tally) -> tuple[Verdict, Tally]:
     """Branch and bound, depth first."""
-    stack, stuck, batch = [open_], 0, BATCH
-    most = MEMORY // max(1, 20 * problem.net.neurons)
+    stack, stuck, rounds = [open_], 0, 0
+    most = min(run.config.waiting, MEMORY // (20 * problem.net.neurons + 1))
+
+    def halve(part: Leaves) -> tuple[Advance, Settled]:
+        done = advance(problem, part, run.deadline.check)
+        return done, settle(problem, done.stuck, run.deadline.check)
+
     while stack:
         if run.deadline.passed:
             return _timed_out(run.config), tally
         waiting = sum(len(leaves) for leaves in stack)
-        if waiting > min(most, run.config.waiting):
+        if waiting > most:
             return Unknown(f"{waiting:,} subproblems wait: the memory limit of the search"), tally
-        batches, rest = _pop(stack, batch)
-
-        def halve(part: Leaves) -> tuple[Advance, Settled]:
-            done = advance(problem, part, run.deadline.check)
-            return done, settle(problem, done.stuck, run.deadline.check)
-
+        batches, rest = _pop(stack, tally.batch)
         try:
-            pairs = list(run.pool.map(halve, batches))
+            done = list(run.pool.map(halve, batches))
         except OutOfTimeError:
             return _timed_out(run.config), tally
         except MemoryError:
-            if batch == 1:
+            if tally.batch == 1:
                 return Unknown("out of memory while bounding a single subproblem"), tally
-            batch //= 2
-            stage = f"{run.prop.name} (memory exhausted: batches of {batch} from here on)"
-            run.listen(Progress(stage, tally.bounded, waiting, tally.settled / len(run.prop.cases)))
+            tally = replace(tally, batch=tally.batch // 2)
+            _tell(run, tally, waiting, f"out of memory: batches of {tally.batch} from here on")
             continue
-        done = [pair[0] for pair in pairs]
-        shown = run.shown(np.concatenate([part.points for pair in pairs for part in pair]))
+        rounds += 1
+        shown = _looked_at(problem, run, done, rounds % EVERY == 0)
         if shown is not None:
             return shown, tally
-        stack = [*rest, *(_hopeful_last(d.open) for d in done if len(d.open))]
-        stuck += sum(int((~s.closed).sum()) for _, s in pairs)
-        settled = tally.settled + sum(d.settled + float(d.stuck.weight[s.closed].sum()) for d, s in pairs)
-        tally = Tally(tally.bounded + sum(d.bounded for d in done), settled)
-        waiting = sum(len(leaves) for leaves in stack)
-        run.listen(Progress(run.prop.name, tally.bounded, waiting, settled / len(run.prop.cases)))
+        stack = [*rest, *(_hopeful_last(d.open) for d, _ in done if len(d.open))]
+        stuck += sum(int((~s.closed).sum()) for _, s in done)
+        settled = sum(d.settled + float(d.stuck.weight[s.closed].sum()) for d, s in done)
+        tally = tally.after(sum(d.bounded for d, _ in done), settled)
+        _tell(run, tally, sum(len(leaves) for leaves in stack))
     if stuck:
         return Unknown(f"{stuck} subproblems lie within float32 rounding of the unsafe set"), tally
     return Proved(), tally
+
+
+def _tell(run: Run, tally: Tally, waiting: int, note: str = "") -> None:
+    share = tally.settled / len(run.prop.cases)
+    run.listen(Progress(run.prop.name, tally.bounded, waiting, share, tally.bound, note))
+
+
+def _looked_at(
+    problem: Problem, run: Run, done: Sequence[tuple[Advance, Settled]], closely: bool
+) -> Violated | Unknown | None:
+    """Replay the points that a round gave; looked at closely, each also leads to others nearby."""
+    points = np.concatenate([part.points for pair in done for part in pair])
+    shown = run.shown(points)
+    if shown is not None or not closely:
+        return shown
+    mixes = [d.open.choice.mix for d, _ in done if d.open.choice.mix is not None]
+    mix = np.concatenate(mixes)
+    begin = np.concatenate([d.points for d, _ in done])[:, problem.net.varying].astype(np.float32)
+    asked = ((mix > 0) @ problem.aim.members.T.astype(np.float64)).argmax(axis=1)
+    found = descend(problem.net, problem.aim, Wanted(begin, asked), FROM_LEAVES, run.deadline.check)
+    return run.shown(found)
 
 
 def _hopeful_last(leaves: Leaves) -> Leaves:
