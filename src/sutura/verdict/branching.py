@@ -13,7 +13,7 @@ from sutura.bounds.condensed import Block, Condensed
 from sutura.bounds.program import ACTIVATIONS
 from sutura.bounds.relaxation import LINES, PIECEWISE_LINEAR
 
-CANDIDATES = 3
+CANDIDATES = 4
 """Neurons taken from each of the two rankings."""
 
 NONE = -1

@@ -17,7 +17,7 @@ from sutura.bounds.region import Region
 from sutura.verdict.branching import NONE, candidates, look_ahead, split
 from sutura.verdict.goal import Goal
 
-EFFORTS = (Effort(steps=4, pace=0.15, decay=0.9), Effort(steps=12, pace=0.1, decay=0.9))
+EFFORTS = (Effort(steps=3, pace=0.2, decay=0.85), Effort(steps=8, pace=0.1, decay=0.9))
 """Two ascents: many halves are closed after the first."""
 
 
