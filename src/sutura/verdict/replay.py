@@ -29,11 +29,18 @@ def runner(session: Session) -> Runner:
 
 
 def replay(
-    runner: Runner, prop: Property, case: int, candidates: Float64[np.ndarray, "batch n"]
+    runner: Runner,
+    prop: Property,
+    case: int,
+    candidates: Float64[np.ndarray, "batch n"],
+    inside: tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]] | None = None,
 ) -> Witness | None:
-    """The first candidate that, moved to the nearest float32 point of the box, gives an unsafe output."""
+    """The first candidate that, moved to the nearest float32 point of the box, gives an unsafe output.
+
+    `inside` is the box's `float32_inside`, where the caller has it already.
+    """
     box = prop.cases[case].box
-    inside = box.float32_inside()
+    inside = box.float32_inside() if inside is None else inside
     points = np.clip(candidates.astype(np.float32), inside[0], inside[1])
     outputs = runner(points)
     hits = np.flatnonzero(unsafe_mask(prop.cases[case], outputs))

@@ -16,7 +16,8 @@ from sutura.progress import Listener, silent
 from sutura.property.spec import Property
 from sutura.verdict.outcome import Account, Outcome, Proved, Unknown
 from sutura.verdict.replay import runner
-from sutura.verdict.search import VerifyConfig, decide
+from sutura.verdict.search import VerifyConfig
+from sutura.verdict.strategy import decide
 
 
 def verify(
