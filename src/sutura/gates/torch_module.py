@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sutura.errors import NetworkError
 from sutura.gates.table import is_gated
@@ -125,24 +125,35 @@ def _network(repaired: bytes, held: Sequence[str]) -> nn.Module:
     network = parse_onnx(model.SerializeToString(), "repaired network")
     module = to_module(network)
     names = dict(zip((node.output for node in network.nodes), layer_names(network), strict=True))
-    graph = module.graph
-    if held:
-        with graph.inserting_after(next(n for n in graph.nodes if n.op == "placeholder")):
-            row = graph.placeholder("row")
     for value in held:
-        node = next(n for n in graph.nodes if n.target == names[value])
-        gate = f"hold_{names[value]}"
-        module.add_module(gate, _Hold(tables[f"{RESERVED}mask.{value}"], tables[f"{RESERVED}value.{value}"]))
-        with graph.inserting_after(node):
-            made = graph.call_module(gate, (node, row))
-        node.replace_all_uses_with(made, delete_user_cb=lambda user, made=made: user is not made)
-    module.recompile()
+        gate = _Hold(tables[f"{RESERVED}mask.{value}"], tables[f"{RESERVED}value.{value}"])
+        module.add_module(f"hold_{names[value]}", gate)
+    if held:
+        _insert(module, [names[value] for value in held])
     return module
+
+
+def _insert(module: fx.GraphModule, layers: Sequence[str]) -> None:
+    """Put `hold_` gates behind some layers, which read the rows as a second input of the module."""
+    graph = module.graph
+    with graph.inserting_after(next(n for n in graph.nodes if n.op == "placeholder")):
+        row = graph.placeholder("row")
+    for name in layers:
+        node = next(n for n in graph.nodes if n.target == name)
+        readers = list(node.users)
+        with graph.inserting_after(node):
+            held = graph.call_module(f"hold_{name}", (node, row))
+        for reader in readers:
+            reader.replace_input_with(node, held)
+    module.recompile()
 
 
 @final
 class _Hold(nn.Module):
     """A neuron gate: entries held at the constants of each sample's row."""
+
+    mask: Tensor
+    value: Tensor
 
     def __init__(self, mask: Tensor, value: Tensor) -> None:
         super().__init__()
@@ -228,6 +239,10 @@ def _reduce(function: Callable[..., Any]) -> Operator:
     return reduced
 
 
+def _sum_square(x: Tensor, dim: tuple[int, ...], *, keepdim: bool) -> Tensor:
+    return (x * x).sum(dim=dim, keepdim=keepdim)
+
+
 def _top(_: Attributes, given: Sequence[Tensor]) -> Tensor:
     return torch.topk(given[0], int(given[1]), dim=1).values
 
@@ -263,7 +278,7 @@ OPERATORS: dict[str, Operator] = {
     "NonZero": lambda _, g: g[0].nonzero().T,
     "ReduceMax": _reduce(torch.amax),
     "ReduceMin": _reduce(torch.amin),
-    "ReduceSumSquare": _reduce(lambda x, **how: (x * x).sum(**how)),
+    "ReduceSumSquare": _reduce(_sum_square),
     "Reshape": _reshape,
     "ScatterND": _scatter,
     "Shape": lambda _, g: torch.tensor(g[0].shape),
