@@ -15,10 +15,9 @@ from exported import (
     certificate,
     dense,
     f32,
-    leaning,
+    leaning_rows,
     leaning_weights,
     switched,
-    twice_switched,
 )
 
 from sutura.certificate.check import check
@@ -38,7 +37,7 @@ def refused(draft, because="", nodes=LEANING_TREE, counts=LEANING_COUNTS):
 
 
 def test_every_flipped_byte_is_refused():
-    network = leaning().save()
+    network = leaning_rows().save()
     written = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
     assert check(network, [ORDER_PROPERTY], written).accepted
     files = [network, ORDER_PROPERTY, written]
@@ -52,7 +51,7 @@ def test_every_flipped_byte_is_refused():
 
 
 def test_every_truncation_is_refused():
-    network = leaning().save()
+    network = leaning_rows().save()
     written = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
     for length in range(len(written)):
         assert not check(network, [ORDER_PROPERTY], written[:length]).accepted
@@ -66,7 +65,7 @@ def test_every_truncation_is_refused():
 
 def test_flipped_bytes_with_right_digests_are_refused_or_still_safe():
     """A changed file may be accepted only if what it delivers is safe: ONNX Runtime says whether it is."""
-    network = leaning().save()
+    network = leaning_rows().save()
     x = np.random.default_rng(0).uniform(-1, 1, (4000, 2)).astype(np.float32)
     x[:8] = [[1, 1], [1, -1], [-1, 1], [-1, -1], [0, 0], [1e-30, 0], [0.999, 0], [0.5, 0.5]]
     accepted = 0
@@ -86,7 +85,7 @@ def test_flipped_bytes_with_right_digests_are_refused_or_still_safe():
 
 
 def test_leaves_cannot_be_left_out_or_exchanged():
-    network = leaning().save()
+    network = leaning_rows().save()
     assert not verdict(network, (LEAF,), Counts(1, 1, 0, 0, 2)).accepted
     # The left leaf alone, said to be the whole: the right half is served by the gate, so it must be walked.
     assert not verdict(network, (LEAF,), Counts(1, 0, 1, 0, 2)).accepted
@@ -111,14 +110,14 @@ def test_the_tree_of_another_property_does_not_do():
 
 def test_the_properties_stand_in_their_order():
     other = ORDER_PROPERTY.replace(b"X_1 1.0", b"X_1 0.5")
-    network = leaning().save()
+    network = leaning_rows().save()
     written = certificate(network, [ORDER_PROPERTY, other], LEANING_TREE, LEANING_COUNTS)
     assert check(network, [ORDER_PROPERTY, other], written).accepted
     assert not check(network, [other, ORDER_PROPERTY], written).accepted
 
 
 def edited(**constants):
-    draft = leaning()
+    draft = leaning_rows()
     draft.constants |= {name.replace("__", "."): value for name, value in constants.items()}
     return draft
 
@@ -148,7 +147,7 @@ def test_constants_must_be_safe_and_finite():
 
 
 def dispatch_edit(name, value):
-    draft = leaning()
+    draft = leaning_rows()
     node = draft.find("sutura.leaf")
     kept = [a for a in node.attribute if a.name != name]
     del node.attribute[:]
@@ -194,60 +193,73 @@ def test_the_dispatch_tree_one_ulp_off_reaches_one_more_input():
 
 
 def rewire(name, at, value):
-    draft = leaning()
+    draft = leaning_rows()
     draft.find(name).input[at] = value
     return draft
 
 
 def test_what_is_delivered_must_be_what_was_tested():
-    refused(rewire("Y", 1, "sutura.fix"))
-    refused(rewire("Y", 0, "sutura.test1.ok"))
-    refused(rewire("Y", 2, "sutura.fix"))
-    refused(rewire("sutura.else", 1, "sutura.raw"))
-    refused(rewire("sutura.else", 2, "sutura.raw"))
-    refused(rewire("sutura.test0.0.l", 0, "sutura.fix"))
-    refused(rewire("sutura.test1.0.r", 0, "sutura.raw"))
-    refused(rewire("sutura.fallback", 1, "sutura.flat_shape"))
-    refused(rewire("sutura.test0.off", 1, "sutura.flat_shape"))
-    direct = leaning()
-    direct.output = "sutura.fix"
+    refused(rewire("sutura.sealed", 1, "sutura.bad"))
+    refused(rewire("sutura.sealed", 0, "sutura.test.0"))
+    refused(rewire("sutura.sealed", 2, "sutura.bad"))
+    refused(rewire("sutura.test.0.l", 0, "sutura.bad"))
+    refused(rewire("sutura.test.0.r", 0, "sutura.bad"))
+    refused(rewire("sutura.fallback", 1, "sutura.place"))
+    refused(rewire("sutura.test.off", 1, "sutura.place"))
+    refused(rewire("sutura.fixed", 2, "sutura.mended"))
+    refused(rewire("sutura.fixed", 1, "sutura.place"))
+    direct = switched()
+    direct.output = "sutura.gaps"
     refused(direct, "output gate")
-    raw = leaning()
+    raw = switched()
     raw.output = "sutura.raw"
     refused(raw, "output gate")
 
 
 def test_operators_of_the_test_cannot_be_exchanged():
     for name, op in (
-        ("sutura.test0.0", "GreaterOrEqual"),
-        ("sutura.test0.0", "Less"),
-        ("sutura.test0.low", "ReduceMax"),
-        ("sutura.test0.ok", "GreaterOrEqual"),
-        ("sutura.test0.ok", "Less"),
-        ("sutura.test0.total", "Sub"),
-        ("sutura.test0.total", "Max"),
+        ("sutura.test.0", "GreaterOrEqual"),
+        ("sutura.test.0", "Less"),
+        ("sutura.test.low", "ReduceMax"),
+        ("sutura.test.ok", "GreaterOrEqual"),
+        ("sutura.test.ok", "Less"),
+        ("sutura.test.total", "Sub"),
+        ("sutura.test.total", "Max"),
+        ("sutura.gaps", "Add"),
+        ("sutura.any", "Less"),
+        ("sutura.found", "MatMul"),
+        ("sutura.needing", "Add"),
+        ("sutura.places", "Identity"),
+        ("sutura.fixed", "ScatterElements"),
+        ("sutura.features", "Sum"),
     ):
-        draft = leaning()
+        draft = leaning_rows()
         draft.find(name).op_type = op
         refused(draft)
-    for name in ("sutura.test0.ok", "sutura.row", "Y"):
-        draft = leaning()
-        for node in draft.nodes:
-            if name in node.output:
-                node.domain = "ai.onnx.ml"
+    for name in ("sutura.test.ok", "sutura.mended_row", "sutura.sealed", "sutura.gaps", "sutura.fixed"):
+        draft = leaning_rows()
+        draft.find(name).domain = "ai.onnx.ml"
         refused(draft)
 
 
 def test_attributes_of_the_test_cannot_be_exchanged():
     for name, attribute, value in (
-        ("sutura.test0.low", "axes", [0]),
-        ("sutura.test0.low", "keepdims", 0),
-        ("sutura.test0.0.l", "axis", 0),
-        ("sutura.test0.off", "axis", 1),
-        ("sutura.test0.float", "to", 10),
+        ("sutura.test.low", "axes", [0]),
+        ("sutura.test.low", "keepdims", 0),
+        ("sutura.test.0.l", "axis", 0),
+        ("sutura.test.off", "axis", 1),
+        ("sutura.test.float", "to", 10),
         ("sutura.fallback", "axis", 1),
+        ("sutura.place", "axis", 1),
+        ("sutura.bad_leaf", "axis", 1),
+        ("sutura.bad_row", "axis", 0),
+        ("sutura.mended_row", "to", 6),
+        ("sutura.found", "transA", 0),
+        ("sutura.found", "alpha", -1.0),
+        ("sutura.fixed", "reduction", "add"),
+        ("sutura.features", "axis", 0),
     ):
-        draft = leaning()
+        draft = leaning_rows()
         node = draft.find(name)
         del node.attribute[:]
         node.attribute.append(onnx.helper.make_attribute(attribute, value))
@@ -255,19 +267,19 @@ def test_attributes_of_the_test_cannot_be_exchanged():
 
 
 def test_names_are_defined_once_and_before_use():
-    twice = leaning()
+    twice = switched()
     twice.nodes.append(onnx.helper.make_node("Identity", ["X"], ["Y"]))
     refused(twice, "second time")
-    shadow = leaning()
+    shadow = leaning_rows()
     shadow.node("Identity", ["sutura.constant"], "sutura.clauses")
     refused(shadow, "second time")
-    late = leaning()
+    late = leaning_rows()
     late.nodes.reverse()
     refused(late, "nothing before it")
 
 
 def test_callers_cannot_override_constants():
-    model = onnx.load_from_string(leaning().save())
+    model = onnx.load_from_string(leaning_rows().save())
     model.graph.input.append(onnx.helper.make_tensor_value_info("sutura.constant", 1, [2, 2]))
     assert not verdict(model.SerializeToString()).accepted
 
@@ -281,7 +293,7 @@ def test_reserved_names_without_a_dispatch_tree_are_refused():
 def pinned(change=lambda draft: None):
     draft = dense(leaning_weights())
     add_neuron_gate(draft, "h0", np.array([[False] * 3, [True, True, False]]), [[0, 0, 0], [1, 0, 0]])
-    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)])
+    add_dispatch(draft, [(0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)], row=True)
     change(draft)
     return draft
 
@@ -314,13 +326,13 @@ def test_neuron_gates_cannot_be_bypassed():
 @pytest.mark.parametrize("unsafe", [b"(assert (>= X_0 0))", b"(assert (or (<= Y_0 0) (>= X_0 0)))"])
 def test_a_case_in_which_every_output_is_unsafe_is_refused(unsafe):
     text = ORDER_PROPERTY.replace(b"(assert (<= Y_0 Y_1))", unsafe)
-    assert not verdict(leaning().save(), properties=(text,)).accepted
+    assert not verdict(leaning_rows().save(), properties=(text,)).accepted
     plain = dense(leaning_weights()).save()
     assert not verdict(plain, (LEAF,), Counts(1, 1, 0, 0, 1), (text,)).accepted
 
 
 def test_a_network_of_nan_is_refused():
-    draft = leaning()
+    draft = leaning_rows()
     draft.constants["W0"] = f32(np.full((2, 3), np.nan))
     refused(draft, "finite")
     draft.constants["W0"] = f32(np.full((2, 3), 3e38))
@@ -333,16 +345,13 @@ def branch(draft, key):
 
 def test_the_switch_of_the_output_gate_cannot_be_turned_off():
     assert verdict(switched().save()).accepted
-    lowest = switched()
-    lowest.find("sutura.highest").op_type = "ReduceMin"
-    refused(lowest, "highest")
     high = switched()
     high.constants["one"] = f32(1.5)
     high.find("sutura.any").input[1] = "one"
     refused(high, "0.5")
     other = switched()
     branch(other, "else_branch").node[0].input[0] = "m0"
-    refused(other, "hand over")
+    refused(other, "hands over")
     changed = switched()
     branch(changed, "else_branch").node[0].op_type = "Neg"
     refused(changed, "untouched")
@@ -350,41 +359,9 @@ def test_the_switch_of_the_output_gate_cannot_be_turned_off():
     for attribute in exchanged.nodes[-1].attribute:
         attribute.name = {"then_branch": "else_branch", "else_branch": "then_branch"}[attribute.name]
     refused(exchanged)
-    needed = switched()
-    needed.constants["sutura.inactive"] = f32([[0], [0]])
-    refused(needed)
-    row_zero_only = switched()
-    row_zero_only.find("sutura.highest").input[0] = "sutura.raw"
-    refused(row_zero_only, "highest")
-
-
-def inside(draft, name):
-    """A node of the outer branch of a twice switched network."""
-    return next(node for node in branch(draft, "then_branch").node if node.name == name)
-
-
-def test_the_second_switch_cannot_be_turned_off():
-    assert verdict(twice_switched().save()).accepted
-    highest = twice_switched()
-    inside(highest, "sutura.least").op_type = "ReduceMax"
-    refused(highest)
-    other = twice_switched()
-    inside(other, "sutura.passing").input[0] = "sutura.any"
-    refused(other, "own output")
-    part = twice_switched()
-    inside(part, "sutura.least").attribute.append(onnx.helper.make_attribute("axes", [0]))
-    refused(part, "whole batch")
-    reversed_ = twice_switched()
-    inside(reversed_, "sutura.failing").op_type = "Greater"
-    refused(reversed_)
-    low = twice_switched()
-    low.constants["zero"] = f32(0)
-    inside(low, "sutura.failing").input[1] = "zero"
-    refused(low, "0.5")
-    moved = twice_switched()
-    nested = next(a.g for a in inside(moved, "if").attribute if a.name == "else_branch")
-    nested.node[0].input[0] = "m0"
-    refused(moved, "hand over")
+    unweighted = switched()
+    unweighted.find("sutura.found").input[0] = "sutura.failing"
+    refused(unweighted, "row times guard")
 
 
 def test_branches_cannot_hide_a_second_meaning_of_a_name():
@@ -399,7 +376,7 @@ def test_branches_cannot_hide_a_second_meaning_of_a_name():
     )
     refused(inside, "branch")
     leaking = switched()
-    leaking.node("Identity", ["sutura.fix"], "Z")
+    leaking.node("Identity", ["sutura.mended"], "Z")
     leaking.output = "Z"
     refused(leaking, "nothing before it")
     looped = switched()
