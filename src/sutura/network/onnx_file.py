@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sutura.errors import NetworkError
-from sutura.network.budget import MAX_NODES, affordable, listed, shown
+from sutura.network.budget import MAX_FIELDS, MAX_GATED_FIELDS, MAX_NODES, affordable, listed, shown
 from sutura.network.onnx_tensor import Unreadable, read_tensor
 from sutura.network.onnx_wire import check_wire
 
@@ -61,15 +61,15 @@ class OnnxFile:
     statements: tuple[Statement, ...]
 
 
-def open_file(data: bytes) -> OnnxFile:
+def open_file(data: bytes, *, gated: bool = False) -> OnnxFile:
     """Parse and check the envelope of an ONNX file.
 
     A first axis of length 1 or of any length is taken for the batch axis; where every length is fixed and the
     first is another, there is none. Raises NetworkError in one line for anything malformed, oversized,
     external, or not a graph with one float32 input and one output. Runs no operator and allocates in
-    proportion to `data`.
+    proportion to `data`. `gated` allows for the trees of a repaired file.
     """
-    check_wire(data)
+    check_wire(data, MAX_GATED_FIELDS if gated else MAX_FIELDS)
     model = _parse(data)
     _check_text(model)
     return _checked(model)
