@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from sutura.condensation.condense import condense as condense
     from sutura.errors import SuturaError as SuturaError
     from sutura.gates.deliver import Repair as Repair
+    from sutura.gates.mend import ClampConfig as ClampConfig
     from sutura.gates.mend import RepairConfig as RepairConfig
+    from sutura.gates.minimal import MinimalConfig as MinimalConfig
+    from sutura.gates.nrepair import NRepairConfig as NRepairConfig
     from sutura.gates.repair import repair as repair
     from sutura.network.graph import Network as Network
     from sutura.network.read import Loaded as Loaded
@@ -84,7 +87,10 @@ PLACES = {
     "read_property": "property.read",
     "Property": "property.spec",
     "Repair": "gates.deliver",
+    "ClampConfig": "gates.mend",
     "RepairConfig": "gates.mend",
+    "MinimalConfig": "gates.minimal",
+    "NRepairConfig": "gates.nrepair",
     "repair": "gates.repair",
     "Guard": "runtime.guard",
     "GuardConfig": "runtime.guard",

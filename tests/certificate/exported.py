@@ -51,7 +51,7 @@ class Draft:
     def find(self, name) -> onnx.NodeProto:
         return next(node for node in [*self.nodes, *self.mending] if node.name == name)
 
-    def _switch(self) -> list[onnx.NodeProto]:
+    def switch(self) -> list[onnx.NodeProto]:
         if not self.mending:
             return []
         untouched = helper.make_node("Identity", ["sutura.raw"], ["sutura.untouched"], "sutura.untouched")
@@ -65,7 +65,7 @@ class Draft:
 
     def save(self) -> bytes:
         graph = helper.make_graph(
-            [*self.nodes, *self._switch()],
+            [*self.nodes, *self.switch()],
             "exported",
             [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", *self.inputs])],
             [helper.make_tensor_value_info(self.output, TensorProto.FLOAT, ["N", *self.outputs])],
@@ -302,6 +302,14 @@ def leaning_rows(guard: Guard = ROW_GUARD) -> Draft:
     order_constants(draft)
     add_output_gate(draft, guard, ORDER_BLOCKS, [[1]], [[0, 0], [1, 0.5]], [0.5, -0.5], [[1], [0]])
     add_dispatch(draft, HALVES)
+    return draft
+
+
+def switched() -> Draft:
+    """The same with the If that mends standing among its nodes, as the last of them."""
+    draft = leaning_rows()
+    draft.nodes += draft.switch()
+    draft.mending = []
     return draft
 
 

@@ -212,7 +212,7 @@ def test_ranks_of_trees_that_leave_a_gap_are_refused():
 
 def test_a_switch_that_hands_over_another_value_is_refused():
     draft = leaning()
-    nodes = draft._switch()
+    nodes = draft.switch()
     other = next(a.g for a in nodes[0].attribute if a.name == "else_branch")
     other.node[0].input[0] = "m1"
     draft.nodes += nodes

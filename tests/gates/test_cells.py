@@ -123,10 +123,10 @@ def test_many_inputs_are_cut_quickly():
 
 
 def test_too_many_overlaps_are_refused(monkeypatch):
-    monkeypatch.setattr(module, "MOST_CELLS", 20)
+    monkeypatch.setattr(module, "MOST_NODES", 20)
     ends = np.linspace(0, 1, 40, dtype=np.float32)
     boxes = [box32(np.float32([a, 0]), np.float32([a + 2, 1])) for a in ends]
-    with pytest.raises(RepairError, match=r"40 boxes .* overlap in more than 20 ways"):
+    with pytest.raises(RepairError, match=r"40 boxes .* take more than 20 cuts"):
         partition(boxes, 2)
 
 

@@ -13,11 +13,16 @@ from small_networks import at_most, less
 
 from sutura.errors import RepairError
 from sutura.gates import safe_set as module
-from sutura.gates.safe_set import Literal, alternatives, inner_point, normal, safe_set, satisfies
+from sutura.gates.safe_set import Literal, alternatives, inner_point, normal, safe_set
 from sutura.property.spec import Inequality
 
 OUTPUTS = 4
 COEFFICIENTS = st.sampled_from([Fraction(n, d) for n in (-3, -2, -1, 1, 2, 3) for d in (1, 2)])
+
+
+def satisfies(safe, outputs):
+    """Whether an output is safe, literal by literal."""
+    return all(any(literal.holds(outputs) for literal in clause) for clause in safe)
 
 
 @st.composite

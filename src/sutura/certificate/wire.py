@@ -339,7 +339,7 @@ def _float(value: memoryview) -> float:
 
 
 MAX_BYTES = 1 << 28
-MAX_FIELDS = 2_400_000
+MAX_FIELDS = 4_800_000
 MAX_PARTS = 50_000
 MAX_NAME = 1024
 MAX_NESTING = 4

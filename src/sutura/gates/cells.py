@@ -19,7 +19,9 @@ from sutura.errors import RepairError
 L = TypeVar("L")
 M = TypeVar("M")
 
-MOST_CELLS = 200_000
+MOST_NODES = 3_000_000
+"""Cuts and cells of a partition: a box of n inputs takes 4 n, and each some 40 bytes of the file."""
+
 COMPARED_FACES = 256
 
 
@@ -70,30 +72,60 @@ def box32(low: Float32[np.ndarray, " n"], high: Float32[np.ndarray, " n"]) -> Bo
 def partition(boxes: Sequence[Box32], inputs: int) -> Tree[frozenset[int]]:
     """A tree whose cells are labelled with the boxes they lie in.
 
-    Raises RepairError where the boxes overlap in more than MOST_CELLS ways.
+    Raises RepairError where that takes more than MOST_NODES cuts and cells.
     """
     nodes: list[Cut | Cell[frozenset[int]]] = []
     todo: list[tuple[Box32, tuple[int, ...], frozenset[int]]] = [
         (everything(inputs), tuple(range(len(boxes))), frozenset())
     ]
+    usual = np.mean([_centre(box) for box in boxes], axis=0) if boxes else np.zeros(inputs)
     while todo:
         cell, near, inside = todo.pop()
         met = [i for i in near if boxes[i].meets(cell)]
         holding = frozenset(i for i in met if cell.within(boxes[i]))
         partial = tuple(i for i in met if i not in holding)
-        if not partial:
-            nodes.append(Cell(inside | holding))
-            continue
-        if len(nodes) > MOST_CELLS:
+        inside |= holding
+        if len(nodes) > MOST_NODES:
             raise RepairError(
-                f"the {len(boxes)} boxes of the properties overlap in more than {MOST_CELLS:,} ways; "
+                f"the {len(boxes):,} boxes of the properties take more than {MOST_NODES:,} cuts; "
                 "repair fewer properties at once"
             )
+        if not partial:
+            nodes.append(Cell(inside))
+            continue
+        if len(partial) == 1:
+            nodes += _around(boxes[partial[0]], cell, usual, (inside, inside | {partial[0]}))
+            continue
         dim, threshold = _face([boxes[i] for i in partial], cell)
         nodes.append(Cut(dim, threshold))
         left, right = parts(cell, dim, threshold)
-        todo += [(right, partial, inside | holding), (left, partial, inside | holding)]
+        todo += [(right, partial, inside), (left, partial, inside)]
     return tuple(nodes)
+
+
+def _around(
+    box: Box32, cell: Box32, usual: Float64[np.ndarray, " n"], labels: tuple[frozenset[int], frozenset[int]]
+) -> Tree[frozenset[int]]:
+    """One box cut out of a cell, face by face, first those where it is least like other boxes; `labels`
+    outside and inside of it."""
+    outside, inside = Cell(labels[0]), Cell(labels[1])
+    order = np.argsort(-abs(_centre(box) - usual), kind="stable")
+    upper = [d for d in order.tolist() if box.high[d] < cell.high[d]]
+    below = np.nextafter(box.low.astype(np.float32), np.float32(-np.inf)).astype(np.float64)
+    nodes: list[Cut | Cell[frozenset[int]]] = []
+    for dim in order.tolist():
+        if box.high[dim] < cell.high[dim]:
+            nodes.append(Cut(dim, float(box.high[dim])))
+        if box.low[dim] > cell.low[dim]:
+            nodes += [Cut(dim, float(below[dim])), outside]
+    return (*nodes, inside, *[outside] * len(upper))
+
+
+def _centre(box: Box32) -> Float64[np.ndarray, " n"]:
+    """The middle of every side; zero where that is not finite."""
+    with np.errstate(invalid="ignore"):
+        middle = box.low / 2.0 + box.high / 2.0
+    return np.where(np.isfinite(middle), middle, 0.0)
 
 
 def parts(cell: Box32, dim: int, threshold: float) -> tuple[Box32, Box32]:
@@ -106,8 +138,6 @@ def parts(cell: Box32, dim: int, threshold: float) -> tuple[Box32, Box32]:
 
 def _face(boxes: Sequence[Box32], cell: Box32) -> tuple[int, float]:
     """The face of a box, inside the cell, that cuts the fewest other boxes and divides the rest best."""
-    if len(boxes) == 1:
-        return _first_face(boxes[0], cell)
     low, high = np.stack([b.low for b in boxes]), np.stack([b.high for b in boxes])
     above, below = np.nonzero(high < cell.high), np.nonzero(low > cell.low)
     before = np.nextafter(low[below].astype(np.float32), np.float32(-np.inf)).astype(np.float64)
@@ -120,23 +150,44 @@ def _face(boxes: Sequence[Box32], cell: Box32) -> tuple[int, float]:
     return int(dims[best]), float(ends[best])
 
 
-def _first_face(box: Box32, cell: Box32) -> tuple[int, float]:
-    for dim in np.flatnonzero(box.high < cell.high)[:1]:
-        return int(dim), float(box.high[dim])
-    dim = int(np.flatnonzero(box.low > cell.low)[0])
-    return dim, float(np.nextafter(np.float32(box.low[dim]), np.float32(-np.inf)))
-
-
 def boxes_of(tree: Tree[L], root: Box32) -> Iterator[tuple[Cell[L], Box32]]:
     """Every cell with its box, in preorder, where the whole tree covers `root`."""
-    todo = [root]
-    for node in tree:
-        box = todo.pop()
+    for node, low, high, _ in _walk(tree, root):
         if isinstance(node, Cell):
-            yield node, box
+            yield node, Box32(low.copy(), high.copy())
+
+
+def labelled(tree: Tree[L], root: Box32) -> Iterator[tuple[int, L, Box32]]:
+    """The cells whose label is not empty: number among all cells, label, box."""
+    number = 0
+    for node, low, high, _ in _walk(tree, root):
+        if isinstance(node, Cell):
+            if node.label:
+                yield number, node.label, Box32(low.copy(), high.copy())
+            number += 1
+
+
+def _walk(
+    tree: Tree[L], root: Box32
+) -> Iterator[tuple[Cut | Cell[L], Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]]:
+    """Every node, the ends of its box (valid until the next node), and its threshold (0 for a cell)."""
+    low, high = root.low.copy(), root.high.copy()
+    path: list[tuple[int, float, float, float, bool]] = []
+    for node in tree:
+        if isinstance(node, Cut):
+            dim, ends = node.dim, (float(low[node.dim]), float(high[node.dim]))
+            cut = _threshold(node, *ends)
+            yield node, low, high, cut
+            path.append((dim, ends[0], cut, ends[1], False))
+            high[dim] = cut
             continue
-        left, right = parts(box, node.dim, _threshold(node, box))
-        todo += [right, left]
+        yield node, low, high, 0.0
+        while path and path[-1][4]:
+            dim, low[dim], _, high[dim], _ = path.pop()
+        if path:
+            dim, first, cut, last, _ = path.pop()
+            path.append((dim, first, cut, last, True))
+            low[dim], high[dim] = np.nextafter(np.float32(cut), np.float32(np.inf)), last
 
 
 def graft(tree: Tree[L], grow: Callable[[int, L], Tree[M]]) -> Tree[M]:
@@ -193,24 +244,15 @@ def _depths(tree: Tree[L]) -> list[int]:
 
 def explicit(tree: Tree[L], root: Box32) -> Tree[L]:
     """The same tree with every midpoint written out as a threshold."""
-    todo = [root]
-    nodes: list[Cut | Cell[L]] = []
-    for node in tree:
-        box = todo.pop()
-        if isinstance(node, Cut):
-            threshold = _threshold(node, box)
-            left, right = parts(box, node.dim, threshold)
-            todo += [right, left]
-            nodes.append(Cut(node.dim, threshold))
-        else:
-            nodes.append(node)
-    return tuple(nodes)
+    return tuple(
+        Cut(node.dim, cut) if isinstance(node, Cut) else node for node, _, _, cut in _walk(tree, root)
+    )
 
 
-def _threshold(cut: Cut, box: Box32) -> float:
+def _threshold(cut: Cut, low: float, high: float) -> float:
     if cut.threshold is not None:
         return cut.threshold
-    return float(midpoint(box.low[[cut.dim]], box.high[[cut.dim]])[0])
+    return float(midpoint(np.array([low]), np.array([high]))[0])
 
 
 def cells(tree: Tree[L]) -> tuple[L, ...]:

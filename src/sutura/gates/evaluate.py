@@ -185,10 +185,21 @@ def nearest_changes(outputs: Float32[np.ndarray, "k n"], safe: SafeSet) -> Float
 def _nearest(
     y: Float64[np.ndarray, " n"], pieces: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> Float64[np.ndarray, " n"]:
-    moves = [
-        move for rows, bounds in pieces if (move := _least_distance(rows, bounds - rows @ y)) is not None
+    """The shortest of the moves into the pieces; one whose most violated inequality alone lies farther than
+    a move already found is passed over."""
+    needs = [bounds - rows @ y for rows, bounds in pieces]
+    least = [
+        float(np.max(need / np.linalg.norm(rows, axis=1), initial=0.0))
+        for need, (rows, _) in zip(needs, pieces, strict=True)
     ]
-    return min(moves, key=lambda move: float(move @ move))
+    best, shortest = np.full(len(y), np.nan), np.inf
+    for at in np.argsort(least, kind="stable"):
+        if least[at] >= shortest:
+            break
+        move = _least_distance(pieces[at][0], needs[at])
+        if move is not None and np.linalg.norm(move) < shortest:
+            best, shortest = move, float(np.linalg.norm(move))
+    return best
 
 
 def _least_distance(

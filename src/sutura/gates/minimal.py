@@ -25,6 +25,7 @@ from sutura.errors import MismatchError
 from sutura.gates.cells import Cell, Tree, graft
 from sutura.gates.cover import Budget, cover
 from sutura.gates.deliver import Repair, deliver, export
+from sutura.gates.evaluate import uniform
 from sutura.gates.problem import Means, Place, Problem, means
 from sutura.gates.regions import Label, Mended, Open, regions
 from sutura.gates.safe_set import Alternative, alternatives, safe_set, shortfall
@@ -36,6 +37,9 @@ from sutura.verdict.attack import AttackConfig, attack
 from sutura.verdict.goal import unsafe_margin
 
 LOOK = AttackConfig(starts=64, steps=30)
+DRAWN = 4096
+"""Points of a box tried beside those that a gradient search ends in."""
+
 NEW_POINTS = 16
 """Counterexamples that join the set in one round, for each box searched."""
 
@@ -158,8 +162,10 @@ def _counterexamples(was: Problem, now: Problem, last: Last) -> list[Point]:
     original, at = lower_traced(was.network)
     for place in now.places():
         aim, box = now.aim(place.active), place.box
-        x = attack(now.program, aim, box.low, box.high, LOOK).astype(np.float32).astype(np.float64)
-        x = np.clip(x, box.low, box.high)
+        found_by_slope = attack(now.program, aim, box.low, box.high, LOOK).astype(np.float32)
+        ends = box.low.astype(np.float32), box.high.astype(np.float32)
+        x = np.concatenate([found_by_slope, uniform(*ends, DRAWN, len(found))])
+        x = np.clip(x.astype(np.float64), box.low, box.high)
         wrong = unsafe_margin(aim, run(now.program, x)[-1]).min(axis=1) <= 0
         x = np.unique(x[wrong], axis=0)[:NEW_POINTS]
         values = run(original, x)

@@ -24,6 +24,7 @@ from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft
 from sutura.gates.cover import Budget, cover
 from sutura.gates.cross_entropy import Push, loss_gradient, push
 from sutura.gates.deliver import Repair, Trials, deliver, export
+from sutura.gates.evaluate import uniform
 from sutura.gates.gate import NeuronGate
 from sutura.gates.neuron_gate import no_holds, with_neuron
 from sutura.gates.problem import Means, Problem, means
@@ -38,6 +39,9 @@ Point = Float64[np.ndarray, " n"]
 
 LOOK = AttackConfig(starts=32, steps=25)
 """How a counterexample is looked for in a box, before bounds are computed."""
+
+DRAWN = 256
+"""Points of a box tried beside the end of a gradient search."""
 
 MOST_LEAVES = 8
 """Leaves without proof that are looked into for a counterexample."""
@@ -193,6 +197,8 @@ def _box(task: Task, box: Box32, point: Point | None) -> Try:
         if point is None:
             return Try(graft(proof, lambda _, safe: (Cell(None if safe else Open()),)))
     gate, proof, changes = _hold(task, box, point)
+    if gate is None and task.means.deadline.passed:
+        return Try((Cell(Open()),), skipped=True)
     if gate is None:
         seconds = time.monotonic() - started
         return Try((Cell(Open()),), counterexample=True, changes=changes, seconds=seconds)
@@ -219,12 +225,15 @@ def _examine(task: Task, program: Program, box: Box32) -> tuple[Tree[bool], Poin
 
 
 def _counterexample(task: Task, program: Program, box: Box32) -> Point | None:
-    """The most unsafe float32 input that a gradient search finds before the deadline."""
+    """The most unsafe float32 input that a gradient search and a few draws find before the deadline."""
     if task.means.deadline.passed:
         return None
-    found = attack(program, task.aim, box.low, box.high, LOOK)[:1]
-    found = np.clip(found.astype(np.float32).astype(np.float64), box.low, box.high)
-    return found[0] if unsafe_margin(task.aim, run(program, found)[-1])[0].min() <= 0 else None
+    ends = box.low.astype(np.float32), box.high.astype(np.float32)
+    found = attack(program, task.aim, box.low, box.high, LOOK)[:1].astype(np.float32)
+    found = np.concatenate([found, uniform(*ends, DRAWN, 0)]).astype(np.float64)
+    found = np.clip(found, box.low, box.high)
+    margin = unsafe_margin(task.aim, run(program, found)[-1]).min(axis=1)
+    return found[margin.argmin()] if margin.min() <= 0 else None
 
 
 def _hold(task: Task, box: Box32, point: Point) -> tuple[NeuronGate | None, Tree[bool], int]:

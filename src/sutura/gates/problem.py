@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from sutura.bounds.lower import lower
 from sutura.bounds.program import Program, run
 from sutura.errors import MismatchError
-from sutura.gates.cells import Box32, Tree, box32, boxes_of, everything, partition
+from sutura.gates.cells import Box32, Tree, box32, everything, labelled, partition
 from sutura.journal import Track
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
@@ -45,8 +45,8 @@ class Problem:
 
     def places(self) -> list[Place]:
         """The cells of the layout in which some case holds, in preorder."""
-        every = enumerate(boxes_of(self.layout, everything(self.network.input_size)))
-        return [Place(number, cell.label, box) for number, (cell, box) in every if cell.label]
+        found = labelled(self.layout, everything(self.network.input_size))
+        return [Place(*place) for place in found]
 
     def aim(self, active: frozenset[int]) -> Goal:
         """What a proof must refute where all of these cases hold."""

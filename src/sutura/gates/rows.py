@@ -23,7 +23,7 @@ def rows_of(repaired: bytes) -> Rows:
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.append(helper.make_tensor_value_info("sutura.leaf", TensorProto.FLOAT, ["N", 1]))
-    file = open_file(repaired)
+    file = open_file(repaired, gated=True)
     runtime = load_runtime(shown.SerializeToString())
 
     def rows(x: Float32[np.ndarray, "batch n"]) -> Int64[np.ndarray, " batch"]:

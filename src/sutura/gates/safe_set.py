@@ -77,11 +77,6 @@ def normal(literal: Literal) -> Literal:
     return Literal(terms, literal.bound / scale, literal.strict)
 
 
-def satisfies(safe: SafeSet, outputs: Float32[np.ndarray, " n"]) -> bool:
-    """Whether an output vector is safe, exactly."""
-    return all(any(literal.holds(outputs) for literal in clause) for clause in safe)
-
-
 def alternatives(safe: SafeSet) -> tuple[Alternative, ...]:
     """The convex pieces whose union is the safe set: minimal sets of literals that hit every clause.
 

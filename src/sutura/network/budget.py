@@ -15,6 +15,9 @@ MAX_FILE_BYTES = 2**31 - 1
 MAX_FIELDS = 400_000
 """Most protobuf fields in a file (a node has about ten)."""
 
+MAX_GATED_FIELDS = 4_800_000
+"""The same of a repaired file, whose trees take some eight fields a node."""
+
 MAX_NESTING = 64
 """Deepest protobuf message."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sutura.errors import NetworkError
-from sutura.network.budget import MAX_NODES, affordable, listed, shown
+from sutura.network.budget import MAX_FIELDS, MAX_GATED_FIELDS, MAX_NODES, affordable, listed, shown
 from sutura.network.onnx_tensor import Unreadable, read_tensor
 from sutura.network.onnx_wire import check_wire
 
@@ -64,27 +64,27 @@ class OnnxFile:
     statements: tuple[Statement, ...]
 
 
-def open_file(data: bytes) -> OnnxFile:
+def open_file(data: bytes, *, gated: bool = False) -> OnnxFile:
     """Parse and check the envelope of an ONNX file.
 
     A first axis of length 1 or of any length is taken for the batch axis; where every length is fixed and the
     first is another, there is none. Raises NetworkError in one line for anything malformed, oversized,
     external, or not a graph with one float32 input and one output. Runs no operator and allocates in
-    proportion to `data`.
+    proportion to `data`. `gated` allows for the trees of a repaired file.
     """
-    model = parse_model(data)
+    model = parse_model(data, gated=gated)
     _check_text(model)
     return _checked(model)
 
 
-def parse_model(data: bytes) -> onnx.ModelProto:
+def parse_model(data: bytes, *, gated: bool = False) -> onnx.ModelProto:
     """The protobuf message in the bytes of an ONNX file, which are walked first; see `check_wire`."""
     if data.startswith(PICKLES):
         raise NetworkError(
             "this is a PyTorch file or another pickle, which can run any code and is never opened: export "
             "with torch.onnx.export(model.eval(), example, 'network.onnx')"
         )
-    check_wire(data)
+    check_wire(data, MAX_GATED_FIELDS if gated else MAX_FIELDS)
     return _parse(data)
 
 

@@ -44,7 +44,7 @@ def open_session(data: bytes, *, threads: int = 1, optimise: bool = True, gated:
     Runtime's optimisations at their default. Raises NetworkError where the file is malformed or ONNX
     Runtime does not take it.
     """
-    file = open_file(data)
+    file = open_file(data, gated=gated)
     for statement in file.statements:
         if not gated and any(isinstance(value, Unreadable) for value in statement.attributes.values()):
             raise NetworkError(f"node {statement} has an attribute that is not run, such as a subgraph")

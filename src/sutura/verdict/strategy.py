@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sutura.bounds.program import Elementwise, MaxOf, Program
+from sutura.errors import MismatchError
+from sutura.journal import Track
 from sutura.progress import Listener, silent
 from sutura.property.spec import Property
 from sutura.verdict import search
@@ -24,13 +26,19 @@ def decide(
     config: VerifyConfig | None = None,
     *,
     listen: Listener = silent,
+    track: Track | None = None,
 ) -> Outcome:
     """Decide whether the network has the property. Proved is sound for every float32 execution.
 
-    Raises MismatchError where the sizes do not fit.
+    Raises MismatchError where the sizes do not fit, and where a `track` is given for a search that keeps none.
     """
     if varying(prop) <= FEW_INPUTS or not bends(program):
-        return search.decide(program, runner, prop, config, listen=listen)
+        return search.decide(program, runner, prop, config, listen=listen, track=track)
+    if track is not None:
+        raise MismatchError(
+            f"{prop.name} has {varying(prop)} varying inputs, so that neurons are split, which keeps no journal: "
+            f"leave --journal out (it serves up to {FEW_INPUTS})"
+        )
     return decide_by_neurons(program, runner, prop, config, listen=listen)
 
 
