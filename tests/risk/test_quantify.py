@@ -34,7 +34,7 @@ def test_linear_networks_have_exact_radii(norm, bounds):
     assert found.lower <= ON_A_LINE[norm] * (1 + 1e-12) <= found.upper * (1 + 1e-6)
     assert found.lower == pytest.approx(ON_A_LINE[norm], rel=2e-2)
     assert found.upper == pytest.approx(ON_A_LINE[norm], rel=1e-4)
-    assert found.level == "certified"
+    assert found.level == "PROVED"
 
 
 def test_units_are_those_of_the_domain():
@@ -153,7 +153,7 @@ def test_what_cannot_be_bounded_says_why(monkeypatch):
     monkeypatch.setattr(model_module, "find_spec", lambda _: None)
     found = quantify_risk(dense((4, 8, 3), 7), points(1, 4, 7)[0], RiskConfig(estimator="none"))
     assert found.lower == 0.0
-    assert found.level == "attacked"
+    assert found.level == "WITNESSED"
     assert "too large to bound" in found.reason
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sutura.bounds.crown import Checkpoint, no_checkpoint
+from sutura.certificate.claim import claim as certificate_claim
 from sutura.errors import DataError, MismatchError, NetworkError
 from sutura.network.budget import shown_shape
 from sutura.network.read import Loaded
@@ -43,7 +44,7 @@ from sutura.risk.safety import (
 from sutura.verdict.deadline import within
 from sutura.verdict.search import VerifyConfig
 
-Level = Literal["certified", "attacked", "estimated"]
+WITNESSED, ESTIMATED = "WITNESSED", "ESTIMATED"
 ON_THE_WAY = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Where on the way to the least certain point found the tangents of KL touch."""
 
@@ -93,7 +94,8 @@ class RiskResult:
 
     `lower` is certified for every float32 execution (0: nothing is, and `reason` says why; inf: the whole
     domain is safe). `upper` is the distance of `witness`, replayed in ONNX Runtime (inf and None: not found).
-    `estimate` is a Lipschitz estimate, which may lie anywhere. `level` is the strongest of these there is.
+    `estimate` is a Lipschitz estimate, which may lie anywhere. `level` is the level of claim of `lower` (see
+    `sutura.certificate.claim`), WITNESSED where there is only an upper bound, ESTIMATED where there is none.
     `safety` is s at the input, `label` its decision; `figures` holds what only some risks have.
     """
 
@@ -101,7 +103,7 @@ class RiskResult:
     upper: float
     estimate: float | None
     witness: RiskWitness | None
-    level: Level
+    level: str
     label: int
     safety: float
     reason: str = ""
@@ -155,7 +157,7 @@ def quantify_all(
                 f.upper,
                 f.estimate,
                 _witness(seen, f.upper, f.witness),
-                "attacked" if np.isfinite(f.upper) else "estimated",
+                WITNESSED if np.isfinite(f.upper) else ESTIMATED,
                 int(asked.label[i]),
                 f.safety,
                 INVARIANCE,
@@ -205,7 +207,7 @@ def _ranges(seen: Model, asked: Asked, config: RiskConfig, index: int) -> list[R
             "certified_low": found.low.certified,
             "certified_high": found.high.certified,
         }
-        level: Level = "certified" if np.isfinite(found.low.certified + found.high.certified) else "attacked"
+        level = claimed_level(seen) if np.isfinite(found.low.certified + found.high.certified) else WITNESSED
         spent = time.monotonic() - began
         results.append(
             RiskResult(math.inf, math.inf, None, None, level, int(label), math.inf, RANGE, spent, figures)
@@ -276,7 +278,7 @@ def _result(
     asked, i = place
     bracket, guess, safe = known
     witness = _witness(seen, bracket.upper, bracket.found.witness[0])
-    level: Level = "certified" if bracket.lower > 0 else "attacked" if witness else "estimated"
+    level = claimed_level(seen) if bracket.lower > 0 else WITNESSED if witness else ESTIMATED
     if not reason and bracket.lower == 0.0:
         reason = (
             "the risk is there at the input itself" if bracket.upper == 0.0 else "no ball could be certified"
@@ -284,6 +286,11 @@ def _result(
     return RiskResult(
         bracket.lower, bracket.upper, guess, witness, level, int(asked.label[i]), safe, reason, spent
     )
+
+
+def claimed_level(seen: Model) -> str:
+    """What a certified bound of this network says of runs of it."""
+    return certificate_claim(operators=(type(node.op).__name__ for node in seen.head.network.nodes)).level
 
 
 def _witness(seen: Model, upper: float, x: Float32[np.ndarray, " n"]) -> RiskWitness | None:
