@@ -33,7 +33,7 @@ from sutura.network.shapes import output_shape
 from sutura.risk.ball import domain
 from sutura.risk.boundary import Asked
 from sutura.risk.deepquant import DeepQuantConfig, objective
-from sutura.risk.descent import least_margin
+from sutura.risk.descent import least_certain
 from sutura.risk.model import model
 from sutura.risk.quantify import RiskConfig, prepared, quantify_all
 from sutura.risk.reach import RangeConfig, output_range
@@ -128,8 +128,8 @@ def uncertainty(arguments: argparse.Namespace, say: Console) -> list[dict[str, o
         started = time.process_time()
         label = labels(Uncertainty(0.0), seen.run(points).astype(np.float64))
         asked = Asked(Uncertainty(0.0), limits, "linf", points.astype(np.float64), label)
-        low = least_margin(seen, asked, 0.4, arguments.steps)
-        reached = kl_to_uniform(seen.run(low.x.astype(np.float32)).astype(np.float64))
+        low = least_certain(seen, asked, 0.4, arguments.steps)
+        reached = kl_to_uniform(seen.run(low.astype(np.float32)).astype(np.float64))
         row: dict[str, object] = {
             "network": Path(file).name,
             "images": len(points),
