@@ -69,6 +69,13 @@ class Asked:
     help="Seconds of branch and bound an input.",
 )
 @click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds of linear bounds an input before giving them up.",
+)
+@click.option(
     "--bounds", type=click.Choice(["crown", "lipschitz", "none"]), default="crown", show_default=True
 )
 @click.option(
@@ -182,6 +189,7 @@ def _configs(given: dict[str, Any], loaded: Loaded, data: Dataset) -> list[tuple
                 domain=limits,
                 bounds=given["bounds"],
                 budget=given["budget"],
+                patience=given["patience"],
                 estimator=given["estimator"],
                 deepquant=DeepQuantConfig(objective=given["objective"]),
                 reach=math.inf if given["radius"] is None else given["radius"],

@@ -57,8 +57,8 @@ class RiskConfig:
 
     `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `lipschitz`,
     `none`), `budget` the wall seconds of branch and bound that each input gets after it (0: none) until lower
-    reaches `tight` times upper. `estimator` names what fills in the estimate (`ratio`, `deepquant`, `clever`,
-    `none`). Without `gradients` the network is a black box to attacks and estimates. A reachability risk
+    reaches `tight` times upper, `patience` those of linear bounds before it. `estimator` names what fills in
+    the estimate (`ratio`, `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to attacks and estimates. A reachability risk
     without a range to leave asks for the output's range itself, within Linf distance `reach` of the input:
     figures `attained_low`, `attained_high`, `certified_low`, `certified_high`.
     """
@@ -68,6 +68,7 @@ class RiskConfig:
     domain: Domain | None = None
     bounds: Literal["crown", "lipschitz", "none"] = "crown"
     budget: float = 0.0
+    patience: float = 60.0
     tight: float = 0.99
     attack: BoundaryConfig = field(default_factory=BoundaryConfig)
     estimator: Literal["ratio", "deepquant", "clever", "none"] = "ratio"
@@ -254,18 +255,28 @@ def _certified(
     if seen.program is None:
         return nothing, f"no certified bound: {seen.why_not}"
     ball = (asked.domain, asked.norm, asked.centre)
+    deadline = within(config.patience * len(asked.label))
+
+    def check() -> None:
+        checkpoint()
+        deadline.check()
+
     try:
         shown: Shown = (
-            shown_by_slopes(seen.program, ball, claimed, checkpoint)
+            shown_by_slopes(seen.program, ball, claimed, check)
             if config.bounds == "lipschitz"
-            else shown_by(BOUNDERS[config.bounds], seen.program, ball, claimed, checkpoint)
+            else shown_by(BOUNDERS[config.bounds], seen.program, ball, claimed, check)
         )
     except NetworkError as error:
         return nothing, f"no certified bound: {error}"
     reach = float(LENGTHS[asked.norm]((asked.domain.high - asked.domain.low) / asked.domain.scale))
     ceiling = np.minimum(found.distance, BEYOND * reach)
     lower = np.where(found.distance > 0, largest_shown(shown, ceiling), 0.0)
-    return np.where(lower >= reach, np.inf, lower), ""
+    late = deadline.passed and not lower.any()
+    reason = (
+        f"no certified bound: linear bounds take more than {config.patience:g} s an input" if late else ""
+    )
+    return np.where(lower >= reach, np.inf, lower), reason
 
 
 def _result(
