@@ -27,9 +27,6 @@ from sutura.verdict.verify import verify
 FEW_INPUTS = 16
 """Up to here halving inputs pays."""
 
-STAGES = (0.5, 0.75, 0.9, 1.0)
-"""Shares of what is wanted, one search after the other: small balls are cheap, and what they show stays."""
-
 SHARE = 0.35
 """Share of the time that is left which one radius gets."""
 
@@ -45,10 +42,7 @@ def narrowed(
     deadline, tight, _ = limits
     if len(asked.domain.low) <= FEW_INPUTS:
         aim = goal(ball_property(asked, claimed, 0.0).cases[0].unsafe, claimed.rows.shape[2])
-        for share in STAGES:
-            if bracket.lower < share * tight * bracket.upper:
-                bracket = nearest_first(seen, asked, aim, bracket, (deadline, share * tight))
-        return bracket
+        return nearest_first(seen, asked, aim, bracket, (deadline, tight))
     return _radius_by_radius(seen, asked, claimed, bracket, limits) if asked.norm == "linf" else bracket
 
 

@@ -58,9 +58,10 @@ class RiskConfig:
     `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `lipschitz`,
     `none`), `budget` the wall seconds of branch and bound that each input gets after it (0: none) until lower
     reaches `tight` times upper, `patience` those of linear bounds before it. `estimator` names what fills in
-    the estimate (`ratio`, `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to attacks and estimates. A reachability risk
-    without a range to leave asks for the output's range itself, within Linf distance `reach` of the input:
-    figures `attained_low`, `attained_high`, `certified_low`, `certified_high`.
+    the estimate (`ratio`, `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to
+    attacks and estimates. A reachability risk without a range to leave asks for the output's range itself,
+    within Linf distance `reach` of the input: figures `attained_low`, `attained_high`, `certified_low`,
+    `certified_high`.
     """
 
     risk: Risk = field(default_factory=Adversarial)
