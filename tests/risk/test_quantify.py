@@ -16,6 +16,8 @@ from sutura.network import ops
 from sutura.network.run import open_session, run
 from sutura.risk import model as model_module
 from sutura.risk.ball import distance, domain, project
+from sutura.risk.boundary import Asked
+from sutura.risk.descent import least_certain
 from sutura.risk.quantify import RiskConfig, quantify_risk
 from sutura.risk.safety import Adversarial, Invariance, Reachability, Uncertainty, at_risk
 
@@ -34,7 +36,7 @@ def test_linear_networks_have_exact_radii(norm, bounds):
     assert found.lower <= ON_A_LINE[norm] * (1 + 1e-12) <= found.upper * (1 + 1e-6)
     assert found.lower == pytest.approx(ON_A_LINE[norm], rel=2e-2)
     assert found.upper == pytest.approx(ON_A_LINE[norm], rel=1e-4)
-    assert found.level == "certified"
+    assert found.level == "PROVED"
 
 
 def test_units_are_those_of_the_domain():
@@ -153,7 +155,7 @@ def test_what_cannot_be_bounded_says_why(monkeypatch):
     monkeypatch.setattr(model_module, "find_spec", lambda _: None)
     found = quantify_risk(dense((4, 8, 3), 7), points(1, 4, 7)[0], RiskConfig(estimator="none"))
     assert found.lower == 0.0
-    assert found.level == "attacked"
+    assert found.level == "WITNESSED"
     assert "too large to bound" in found.reason
 
 
@@ -211,3 +213,18 @@ def test_convolutions_are_measured_too():
         tight = quantify_risk(net, points(1, 16, 1)[0], RiskConfig(norm=norm))
         assert 0 < found.lower <= tight.upper
         assert 0 < tight.lower <= tight.upper
+
+
+def test_linear_bounds_that_take_too_long_are_given_up():
+    found = quantify_risk(dense((4, 8, 3), 7), points(1, 4, 7)[0], RiskConfig(patience=0.0, estimator="none"))
+    assert found.lower == 0.0
+    assert found.upper < np.inf
+    assert "take more than 0 s" in found.reason
+
+
+def test_the_least_certain_input_of_a_ball():
+    # Outputs (4 x - 3, 0): equal at x = 0.75, which lies 0.25 from the centre.
+    seen = model_module.model(linear([[4.0], [0.0]], [-3.0, 0.0]), Uncertainty(0.0))
+    asked = Asked(Uncertainty(0.0), domain(np.zeros(1), np.ones(1)), "linf", np.array([[0.5]]), np.array([1]))
+    assert least_certain(seen, asked, 0.4, 40)[0, 0] == pytest.approx(0.75, abs=1e-6)
+    assert least_certain(seen, asked, 0.125, 40)[0, 0] == pytest.approx(0.625, abs=1e-6)

@@ -90,7 +90,7 @@ def test_damaged_lines_are_named(tmp_path, change):
 
 
 def result(lower, upper, label=0):
-    return RiskResult(lower, upper, None, None, "certified", label, 1.0)
+    return RiskResult(lower, upper, None, None, "PROVED", label, 1.0)
 
 
 def test_statistics_by_hand():

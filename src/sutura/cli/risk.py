@@ -15,6 +15,7 @@ from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
 from sutura.dataset import Dataset, read_dataset
 from sutura.errors import DataError, PropertyError
+from sutura.network.graph import Network
 from sutura.network.read import Loaded, load
 from sutura.report import risk_document, risk_plot
 from sutura.report.document import document
@@ -66,6 +67,13 @@ class Asked:
     default=0.0,
     show_default=True,
     help="Seconds of branch and bound an input.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds of linear bounds an input before giving them up.",
 )
 @click.option(
     "--bounds", type=click.Choice(["crown", "lipschitz", "none"]), default="crown", show_default=True
@@ -143,7 +151,7 @@ def command(**given: Any) -> Exit:
     if given["plot"] is not None:
         _draw(given["plot"], data, found)
     if given["as_json"]:
-        print_json(document("risk", _body(given["network"].name, data, found)))
+        print_json(document("risk", _body(loaded.network, data, found)))
     else:
         for name, _, results, said in found:
             _show(name, results, said)
@@ -151,13 +159,14 @@ def command(**given: Any) -> Exit:
 
 
 def _body(
-    network: str, data: Dataset, found: list[tuple[str, RiskConfig, list[RiskResult], Summary]]
+    network: Network, data: Dataset, found: list[tuple[str, RiskConfig, list[RiskResult], Summary]]
 ) -> dict[str, Any]:
     truth = None if data.y is None else [int(v) for v in data.y]
     return {
-        "network": network,
+        "network": network.name,
+        "sha256": network.sha256,
         "data": data.name,
-        "asked": [risk_document.asked(config) for _, config, _, _ in found],
+        "asked": [risk_document.asked(config, network) for _, config, _, _ in found],
         "summaries": [risk_document.summary(name, said, results) for name, _, results, said in found],
         "results": [
             risk_document.entry(i, truth[i] if truth else None, name, result)
@@ -180,6 +189,7 @@ def _configs(given: dict[str, Any], loaded: Loaded, data: Dataset) -> list[tuple
                 domain=limits,
                 bounds=given["bounds"],
                 budget=given["budget"],
+                patience=given["patience"],
                 estimator=given["estimator"],
                 deepquant=DeepQuantConfig(objective=given["objective"]),
                 reach=math.inf if given["radius"] is None else given["radius"],

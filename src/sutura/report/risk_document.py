@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from sutura.certificate.claim import CURVES, claim
+from sutura.certificate.claim import claim
+from sutura.network.graph import Network
 from sutura.risk.quantify import RiskConfig, RiskResult
 from sutura.risk.safety import NAMES
 from sutura.risk.survey import Summary
 
 
-def asked(config: RiskConfig) -> dict[str, Any]:
-    """What was asked: the risk with its parameters, the norm, the domain and its units."""
+def asked(config: RiskConfig, network: Network) -> dict[str, Any]:
+    """What was asked: the risk, the norm, the domain and its units; and what certified bounds rest on."""
     limits = config.domain
     place = None
     if limits is not None:
@@ -30,7 +31,7 @@ def asked(config: RiskConfig) -> dict[str, Any]:
         "bounds": config.bounds,
         "estimator": config.estimator,
         "budget": config.budget,
-        "assumptions": list(claim(operators=frozenset().union(*CURVES.values())).assumptions),
+        "assumptions": list(claim(operators=(type(n.op).__name__ for n in network.nodes)).assumptions),
     }
 
 

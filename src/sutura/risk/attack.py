@@ -43,11 +43,11 @@ def _put(
     """Descents in balls for some inputs, then walks from what they found."""
     if not len(at):
         return found
-    rest, steps = asked.take(at), 2 * config.steps
+    rest, steps = asked.take(at), 4 * config.steps
     best = Found(found.distance[at], found.witness[at])
     best = best.nearer(ladder_attack(seen, rest, steps, config.seed, checkpoint))
     for _ in range(ROUNDS):
-        best = smaller_attack(seen, rest, best, config.steps, checkpoint)
+        best = smaller_attack(seen, rest, best, 2 * config.steps, checkpoint)
     best = best.nearer(boundary_attack(seen, rest, config, known=best, checkpoint=checkpoint))
     whole = Found(np.full(len(found.distance), np.inf), found.witness.copy())
     whole.distance[at], whole.witness[at] = best.distance, best.witness

@@ -15,6 +15,7 @@ from sutura.bounds.program import Program
 from sutura.bounds.region import Region
 from sutura.risk.ball import Column, Domain, Norm, Points, regions
 from sutura.risk.safety import Claim
+from sutura.verdict.deadline import OutOfTimeError
 
 FIRST = (2.0**-14, 2.0**-10, 2.0**-7, 2.0**-5, 2.0**-4, 0.125, 0.25, 0.5, 0.75, 0.9, 0.999)
 """Shares of the ceiling tried first; between the last that holds and the next, then equally spaced."""
@@ -46,7 +47,10 @@ def shown_by(
     claim: Claim,
     checkpoint: Checkpoint = no_checkpoint,
 ) -> Shown:
-    """Whether a bounder shows the claim on a ball; `ball` is the domain, the norm and all centres."""
+    """Whether a bounder shows the claim on a ball; `ball` is the domain, the norm and all centres.
+
+    What is not bounded when `checkpoint` raises OutOfTimeError is not shown.
+    """
     limits, norm, centre = ball
     step = max(1, ENTRIES // (max(program.sizes) * max(1, claim.rows.shape[1])))
 
@@ -56,7 +60,11 @@ def shown_by(
             part = slice(first, first + step)
             asked = claim.take(at[part])
             region = regions(limits, norm, centre[at[part]], radius[part])
-            parts.append(asked.shown(bounder(program, region, asked.rows, checkpoint)))
+            try:
+                parts.append(asked.shown(bounder(program, region, asked.rows, checkpoint)))
+            except OutOfTimeError:
+                parts.append(np.zeros(len(at) - first, dtype=np.bool_))
+                break
         return np.concatenate(parts)
 
     return shown

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sutura.bounds.crown import Checkpoint, no_checkpoint
-from sutura.risk.ball import Column, Points
+from sutura.risk.ball import Column, Points, distance
 from sutura.risk.boundary import Asked
 from sutura.risk.model import Model
 from sutura.risk.pattern import Objective, PatternConfig, pattern_search
@@ -82,7 +82,7 @@ def objective(seen: Model, asked: Asked, config: DeepQuantConfig) -> Objective:
 
     def quotient(x: Points) -> Column:
         change = abs(at_centre - measured(x))
-        far = asked.take(np.zeros(len(x), dtype=np.int64)).far(x)
+        far = distance(asked.domain, asked.norm, x, asked.centre)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(far > 0, np.where(change > 0, far / change, np.inf), AT_CENTRE)
 

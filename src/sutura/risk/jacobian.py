@@ -22,6 +22,7 @@ from sutura.network.ops import LeakyRelu, Relu, Sigmoid, Tanh
 from sutura.risk.ball import Column, Domain, Norm, Points, dual_length, regions
 from sutura.risk.certify import Shown
 from sutura.risk.safety import Claim
+from sutura.verdict.deadline import OutOfTimeError
 
 ROUNDED_UP = 1.0 + 2.0**-20
 """Covers float64 rounding of interval gradients, relative to their magnitudes."""
@@ -47,7 +48,10 @@ def shown_by_slopes(
         asked = claim.take(at)
         region = regions(limits, norm, centre[at], radius)
         with np.errstate(all="ignore"):
-            bounds = crown(program, region, checkpoint=checkpoint)
+            try:
+                bounds = crown(program, region, checkpoint=checkpoint)
+            except OutOfTimeError:
+                return np.zeros(len(at), dtype=np.bool_)
             steep, error = slope_bound(program, bounds, asked.rows)
             fall = dual_length(limits, norm, steep) * radius[:, None]
             value = np.einsum("bkm,bm->bk", asked.rows, at_centre[at])

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from sutura.certificate.claim import LEVELS
 from sutura.errors import DataError, OutputError
-from sutura.risk.quantify import RiskResult, RiskWitness
+from sutura.risk.quantify import ESTIMATED, WITNESSED, RiskResult, RiskWitness
 
 SCHEMA = "sutura/risk-journal"
 
@@ -107,7 +108,7 @@ def _result(entry: Mapping[str, Any]) -> RiskResult:
     packed = entry["witness"]
     witness = None if packed is None else RiskWitness(_unpacked(packed[0]), _unpacked(packed[1]))
     figures = {str(k): float(v) for k, v in entry["figures"].items()}
-    if entry["level"] not in ("certified", "attacked", "estimated"):
+    if entry["level"] not in (*LEVELS, WITNESSED, ESTIMATED):
         raise ValueError(entry["level"])
     return RiskResult(
         float(entry["lower"]),

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sutura.bounds.crown import Checkpoint, no_checkpoint
+from sutura.certificate.claim import claim as certificate_claim
 from sutura.errors import DataError, MismatchError, NetworkError
 from sutura.network.budget import shown_shape
 from sutura.network.read import Loaded
@@ -43,7 +44,7 @@ from sutura.risk.safety import (
 from sutura.verdict.deadline import within
 from sutura.verdict.search import VerifyConfig
 
-Level = Literal["certified", "attacked", "estimated"]
+WITNESSED, ESTIMATED = "WITNESSED", "ESTIMATED"
 ON_THE_WAY = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Where on the way to the least certain point found the tangents of KL touch."""
 
@@ -56,10 +57,11 @@ class RiskConfig:
 
     `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `lipschitz`,
     `none`), `budget` the wall seconds of branch and bound that each input gets after it (0: none) until lower
-    reaches `tight` times upper. `estimator` names what fills in the estimate (`ratio`, `deepquant`, `clever`,
-    `none`). Without `gradients` the network is a black box to attacks and estimates. A reachability risk
-    without a range to leave asks for the output's range itself, within Linf distance `reach` of the input:
-    figures `attained_low`, `attained_high`, `certified_low`, `certified_high`.
+    reaches `tight` times upper, `patience` those of linear bounds before it. `estimator` names what fills in
+    the estimate (`ratio`, `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to
+    attacks and estimates. A reachability risk without a range to leave asks for the output's range itself,
+    within Linf distance `reach` of the input: figures `attained_low`, `attained_high`, `certified_low`,
+    `certified_high`.
     """
 
     risk: Risk = field(default_factory=Adversarial)
@@ -67,6 +69,7 @@ class RiskConfig:
     domain: Domain | None = None
     bounds: Literal["crown", "lipschitz", "none"] = "crown"
     budget: float = 0.0
+    patience: float = 60.0
     tight: float = 0.99
     attack: BoundaryConfig = field(default_factory=BoundaryConfig)
     estimator: Literal["ratio", "deepquant", "clever", "none"] = "ratio"
@@ -93,7 +96,8 @@ class RiskResult:
 
     `lower` is certified for every float32 execution (0: nothing is, and `reason` says why; inf: the whole
     domain is safe). `upper` is the distance of `witness`, replayed in ONNX Runtime (inf and None: not found).
-    `estimate` is a Lipschitz estimate, which may lie anywhere. `level` is the strongest of these there is.
+    `estimate` is a Lipschitz estimate, which may lie anywhere. `level` is the level of claim of `lower` (see
+    `sutura.certificate.claim`), WITNESSED where there is only an upper bound, ESTIMATED where there is none.
     `safety` is s at the input, `label` its decision; `figures` holds what only some risks have.
     """
 
@@ -101,7 +105,7 @@ class RiskResult:
     upper: float
     estimate: float | None
     witness: RiskWitness | None
-    level: Level
+    level: str
     label: int
     safety: float
     reason: str = ""
@@ -155,7 +159,7 @@ def quantify_all(
                 f.upper,
                 f.estimate,
                 _witness(seen, f.upper, f.witness),
-                "attacked" if np.isfinite(f.upper) else "estimated",
+                WITNESSED if np.isfinite(f.upper) else ESTIMATED,
                 int(asked.label[i]),
                 f.safety,
                 INVARIANCE,
@@ -205,7 +209,7 @@ def _ranges(seen: Model, asked: Asked, config: RiskConfig, index: int) -> list[R
             "certified_low": found.low.certified,
             "certified_high": found.high.certified,
         }
-        level: Level = "certified" if np.isfinite(found.low.certified + found.high.certified) else "attacked"
+        level = claimed_level(seen) if np.isfinite(found.low.certified + found.high.certified) else WITNESSED
         spent = time.monotonic() - began
         results.append(
             RiskResult(math.inf, math.inf, None, None, level, int(label), math.inf, RANGE, spent, figures)
@@ -252,18 +256,28 @@ def _certified(
     if seen.program is None:
         return nothing, f"no certified bound: {seen.why_not}"
     ball = (asked.domain, asked.norm, asked.centre)
+    deadline = within(config.patience * len(asked.label))
+
+    def check() -> None:
+        checkpoint()
+        deadline.check()
+
     try:
         shown: Shown = (
-            shown_by_slopes(seen.program, ball, claimed, checkpoint)
+            shown_by_slopes(seen.program, ball, claimed, check)
             if config.bounds == "lipschitz"
-            else shown_by(BOUNDERS[config.bounds], seen.program, ball, claimed, checkpoint)
+            else shown_by(BOUNDERS[config.bounds], seen.program, ball, claimed, check)
         )
     except NetworkError as error:
         return nothing, f"no certified bound: {error}"
     reach = float(LENGTHS[asked.norm]((asked.domain.high - asked.domain.low) / asked.domain.scale))
     ceiling = np.minimum(found.distance, BEYOND * reach)
     lower = np.where(found.distance > 0, largest_shown(shown, ceiling), 0.0)
-    return np.where(lower >= reach, np.inf, lower), ""
+    late = deadline.passed and not lower.any()
+    reason = (
+        f"no certified bound: linear bounds take more than {config.patience:g} s an input" if late else ""
+    )
+    return np.where(lower >= reach, np.inf, lower), reason
 
 
 def _result(
@@ -276,7 +290,7 @@ def _result(
     asked, i = place
     bracket, guess, safe = known
     witness = _witness(seen, bracket.upper, bracket.found.witness[0])
-    level: Level = "certified" if bracket.lower > 0 else "attacked" if witness else "estimated"
+    level = claimed_level(seen) if bracket.lower > 0 else WITNESSED if witness else ESTIMATED
     if not reason and bracket.lower == 0.0:
         reason = (
             "the risk is there at the input itself" if bracket.upper == 0.0 else "no ball could be certified"
@@ -284,6 +298,11 @@ def _result(
     return RiskResult(
         bracket.lower, bracket.upper, guess, witness, level, int(asked.label[i]), safe, reason, spent
     )
+
+
+def claimed_level(seen: Model) -> str:
+    """What a certified bound of this network says of runs of it."""
+    return certificate_claim(operators=(type(node.op).__name__ for node in seen.head.network.nodes)).level
 
 
 def _witness(seen: Model, upper: float, x: Float32[np.ndarray, " n"]) -> RiskWitness | None:

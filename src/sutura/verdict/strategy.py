@@ -30,14 +30,14 @@ def decide(
 ) -> Outcome:
     """Decide whether the network has the property. Proved is sound for every float32 execution.
 
-    Raises MismatchError where the sizes do not fit, and where a `track` is given for a search that keeps none.
+    Raises MismatchError where the sizes do not fit, or a `track` is given to a search that keeps none.
     """
     if varying(prop) <= FEW_INPUTS or not bends(program):
         return search.decide(program, runner, prop, config, listen=listen, track=track)
     if track is not None:
         raise MismatchError(
-            f"{prop.name} has {varying(prop)} varying inputs, so that neurons are split, which keeps no journal: "
-            f"leave --journal out (it serves up to {FEW_INPUTS})"
+            f"{prop.name} has {varying(prop)} varying inputs, so that neurons are split, which keeps no "
+            f"journal: leave --journal out (it serves up to {FEW_INPUTS})"
         )
     return decide_by_neurons(program, runner, prop, config, listen=listen)
 
