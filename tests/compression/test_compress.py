@@ -46,7 +46,7 @@ def test_budgets_are_kept_and_used(kind):
 
 
 def test_latency_is_planned_from_measurements():
-    network = chain((16, 24, 24), convolution(0, 64, 16), ops.Relu(), convolution(2, 64, 64))
+    network = chain((16, 12, 12), convolution(0, 64, 16), ops.Relu(), convolution(2, 64, 64))
     (made,) = curve(
         network, [0.9], CompressConfig(budget="latency", method="whitened"), data=samples(network, 9)
     )

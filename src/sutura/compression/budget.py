@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from sutura.compression.candidates import Candidates
 from sutura.compression.folding import Costs
-from sutura.compression.latency import in_runtime, kind_of, measured, medians, seconds
+from sutura.compression.latency import in_runtime, kind_of, measured, quiet, seconds
 from sutura.compression.layers import Layer, learned
 from sutura.network import ops
 from sutura.network.cost import macs
@@ -22,7 +22,7 @@ from sutura.network.onnx_write import write_onnx
 Kind = Literal["params", "macs", "bytes", "latency"]
 
 ROUNDS = 30
-"""Runs of a whole network whose median is its time."""
+"""Runs of a whole network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +83,5 @@ def _timed(network: Network, layers: Sequence[Layer]) -> Budget:
     times = measured(network, layers)
     price = partial(seconds, times=times)
     dense = sum(float(times[kind_of(layer)][None]) for layer in layers)
-    whole = medians([in_runtime(network)], ROUNDS)[0]
+    whole = quiet([in_runtime(network)], ROUNDS)[0]
     return Budget("latency", whole, whole - dense, price, None)

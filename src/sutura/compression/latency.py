@@ -27,18 +27,31 @@ STEP = 8
 FORMS = ((0, 1), (0, 2), (0, 4), (1, 1), (2, 1), (3, 1))
 """(scheme, k) of the splits that are measured; more groups run no faster."""
 
-SMALL_ROUNDS = 15
+SMALL_ROUNDS = 25
+
+
+QUIET = 0.1
+"""The share of runs whose slowest tells what a quiet machine takes: other work only ever adds time."""
 
 
 def medians(runs: Runs, rounds: int) -> list[float]:
-    """The median seconds of each, all run in turn `rounds` times after two rounds to warm up."""
+    """The median seconds of each, all run in turn `rounds` times."""
+    return _quantiles(runs, rounds, 0.5)
+
+
+def quiet(runs: Runs, rounds: int) -> list[float]:
+    """The seconds of each on a quiet machine, an estimate to plan by: a low quantile of runs in turn."""
+    return _quantiles(runs, rounds, QUIET)
+
+
+def _quantiles(runs: Runs, rounds: int, share: float) -> list[float]:
     times = np.empty((rounds + 2, len(runs)))
     for row in times:
         for at, once in enumerate(runs):
             started = time.perf_counter()
             once()
             row[at] = time.perf_counter() - started
-    return np.median(times[2:], axis=0).tolist()
+    return np.quantile(times[2:], share, axis=0).tolist()
 
 
 def in_runtime(network: Network, batch: int = 1) -> Callable[[], object]:
@@ -75,7 +88,7 @@ def _timed(network: Network, layer: Layer) -> Mapping[Split | None, float]:
     dense = alone(network, layer.node)
     splits = list(_measurable(layer))
     parts = [substitute(dense, {layer.key: layer}, {layer.key: sketch(layer, split)}) for split in splits]
-    found = medians([in_runtime(net) for net in (dense, *parts)], SMALL_ROUNDS)
+    found = quiet([in_runtime(net) for net in (dense, *parts)], SMALL_ROUNDS)
     return dict(zip((None, *splits), found, strict=True))
 
 

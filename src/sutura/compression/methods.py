@@ -1,6 +1,9 @@
 """The methods by name: each prepares its tables once, then answers every budget.
 
-Published ones are as published; ours stand beside them under names of their own.
+Published ones are as published; ours stand beside them under names of their own. All split layers. Methods
+that remove whole filters or channels (filter thresholding, PFP, ThiNet) are not among them: a channel is
+removed from all that reads it, across sums and normalisations, which changes the graph and not a layer;
+torch-pruning does that.
 """
 
 from __future__ import annotations

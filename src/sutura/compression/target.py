@@ -4,42 +4,50 @@ from __future__ import annotations
 
 from sutura.compression.budget import Kind, size
 from sutura.compression.factors import substitute
-from sutura.compression.latency import in_runtime, medians, sketch
+from sutura.compression.latency import in_runtime, quiet, sketch
 from sutura.compression.methods import Plan
 from sutura.compression.study import Study
 from sutura.errors import CompressionError
 from sutura.network.graph import Network
 
-STEP = 0.002
-"""Least share of the whole by which a plan is made smaller until the network itself meets its target."""
+TRIES = 8
+"""Bisections for the largest plan with which the network itself keeps a target of bytes or time."""
 
 SLACK = 1.02
-"""How far a measured time may be off its target: medians of interleaved runs repeat to about this."""
+"""How far a measured time may be off its target: times of interleaved runs repeat to about this."""
 
-ROUNDS = 30
+ROUNDS = 60
 
 
 def planned(study: Study, name: str, target: float) -> Plan:
     """The plan of a prepared method that keeps the target share.
 
-    Parameters and steps are exact; bytes are checked on a file with those layers, time by running it beside
-    the original. Raises CompressionError, which names the smallest reachable share, where none does.
+    Parameters and steps are exact; bytes are those of a file with such layers, time is measured by running it
+    beside the original. Raises CompressionError, which names the smallest reachable share, where none does.
     """
-    budget = study.budget
-    limit, least = target * budget.whole - budget.fixed, study.planners[name].smallest
-    allowed = target * (SLACK if budget.kind == "latency" else 1.0)
-    while True:
-        plan = study.planners[name].plan(max(limit, least))
-        over = kept(study, plan) - allowed
-        if over <= 0:
-            return plan
-        if limit <= least:
-            break
-        limit -= max(over, STEP) * budget.whole
-    raise CompressionError(
-        f"target {target:g} of {WORDS[budget.kind]} cannot be met by method {name}; the smallest "
-        f"reachable is {smallest(study, name):.3f}"
-    )
+    budget, least = study.budget, study.planners[name].smallest
+    most = max(least, target * budget.whole - budget.fixed)
+    nominal = study.planners[name].plan(most)
+    if _meets(study, nominal, target):
+        return nominal
+    found = study.planners[name].plan(least)
+    if not _meets(study, found, target):
+        raise CompressionError(
+            f"target {target:g} of {WORDS[budget.kind]} cannot be met by method {name}; the smallest "
+            f"reachable is {smallest(study, name):.3f}"
+        )
+    for _ in range(TRIES):
+        middle = (least + most) / 2
+        plan = study.planners[name].plan(middle)
+        if _meets(study, plan, target):
+            found, least = plan, middle
+        else:
+            most = middle
+    return found
+
+
+def _meets(study: Study, plan: Plan, target: float) -> bool:
+    return kept(study, plan) <= target * (SLACK if study.budget.kind == "latency" else 1.0)
 
 
 def smallest(study: Study, name: str) -> float:
@@ -52,7 +60,7 @@ def kept(study: Study, plan: Plan) -> float:
     """The share that a network of this plan keeps of what is budgeted."""
     network = outline(study, plan)
     if study.budget.kind == "latency":
-        after, before = medians([in_runtime(network), in_runtime(study.network)], ROUNDS)
+        after, before = quiet([in_runtime(network), in_runtime(study.network)], ROUNDS)
         return after / before
     return _amount(network, study.budget.kind) / study.budget.whole
 
