@@ -354,6 +354,21 @@ def test_convolutions_residuals_and_scales(op, attributes):
     assert not both(network, (tree.LEAF,), one, [unsafe])[0]
 
 
+@pytest.mark.parametrize("turned", [0, 1])
+def test_gemm_with_a_transposed_weight(turned):
+    draft = dense([(np.zeros((2, 3)), np.zeros(3))])
+    weight = f32([[1, 2, 3], [-1, 0.5, 4]])
+    draft.nodes = []
+    draft.constants = {"W": weight.T.copy() if turned else weight, "b": f32([0.5, 0, -1])}
+    draft.node("Gemm", ["X", "W", "b"], "Y", transB=turned)
+    one = Counts(leaves=1, proved=1, gated=0, outside=0, rows=1)
+    text = ORDER_PROPERTY.decode().replace("(assert (<= Y_0 Y_1))", "(declare-const Y_2 Real)\n")
+    safe = f"{text}(assert (or (>= Y_0 2.6) (>= Y_1 2.6) (>= Y_2 6.1)))".encode()
+    unsafe = f"{text}(assert (>= Y_2 5.9))".encode()
+    assert both(draft.save(), (tree.LEAF,), one, [safe])[0]
+    assert not both(draft.save(), (tree.LEAF,), one, [unsafe])[0]
+
+
 def test_ties_are_decided_exactly():
     draft = dense([(f32([[1.0]]), f32([0.0]))])
     draft.nodes = []
