@@ -323,3 +323,12 @@ def test_contradictory_properties_name_both(tmp_path):
 
 def test_the_repaired_file_is_an_ordinary_onnx_file(fixed):
     onnx.checker.check_model(str(fixed[0] / "fixed.onnx"), full_check=True)
+
+
+def test_a_verdict_does_not_load_the_rooms_of_repair():
+    code = (
+        "import sys, sutura.cli.verify; "
+        "print(sorted(n for n in sys.modules if n.startswith(('sutura.gates', 'scipy.optimize', 'torch'))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -158,7 +158,8 @@ def _session(loaded: Loaded) -> Session:
 
 def _boxes(region: Property) -> Region:
     hulls = [case.box.float32_hull() for case in region.cases]
-    return Region(*(np.array(ends, dtype=np.float64) for ends in zip(*hulls, strict=True)))
+    low, high = (np.array(ends, dtype=np.float64) for ends in zip(*hulls, strict=True))
+    return Region(low, high)
 
 
 def _looked(
