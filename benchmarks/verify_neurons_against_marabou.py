@@ -2,8 +2,8 @@
 
     python benchmarks/verify_neurons_against_marabou.py --python PATH [--cases N] [--seed S] [--timeout T]
 
-Left to itself sutura splits inputs on networks this small; here its other search is compared. Options, printed
-counts and exit code are those of verify_against_marabou.py.
+Left to itself sutura splits inputs on networks this small; here its other search is compared. Options,
+printed counts and exit code are those of verify_against_marabou.py.
 """
 
 from __future__ import annotations
