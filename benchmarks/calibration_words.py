@@ -64,12 +64,19 @@ class Bag(nn.Module):
 
 
 SPACE = Space(lambda module, x: module.embed(x), lambda module, h: module.after(h), None, None)
+NEAR = tuple(0.005 * step for step in range(10))
+"""Strengths in the space of mean embeddings, whose numbers deviate by about 0.2."""
+
 OBJECTIVES = {
     "plain": plain(),
     "label smoothing": label_smoothing(0.1),
-    "FALCON released": falcon(FalconConfig(adversarial=1.0, space=SPACE)),
-    "FALCON paper": falcon(FalconConfig(form="paper", entropy=0.1, adversarial=1.0, space=SPACE)),
-    "FALCON paper, no entropy": falcon(FalconConfig(form="paper", entropy=0, adversarial=1, space=SPACE)),
+    "FALCON released": falcon(FalconConfig(adversarial=0.1, strengths=NEAR, space=SPACE)),
+    "FALCON paper": falcon(
+        FalconConfig(form="paper", entropy=0.1, adversarial=0.5, strengths=NEAR, space=SPACE)
+    ),
+    "FALCON paper, no entropy": falcon(
+        FalconConfig(form="paper", entropy=0.0, adversarial=0.5, strengths=NEAR, space=SPACE)
+    ),
 }
 
 
@@ -116,7 +123,7 @@ def main():
             own = seed + 100 * k if name.startswith("member") else seed
             torch.manual_seed(own)
             began = time.process_time()
-            config = TrainConfig(epochs=run.epochs, batch=50, rate=2e-3, seed=own)
+            config = TrainConfig(epochs=run.epochs, batch=50, rate=3e-3, seed=own)
             scores[name] = scores_of(train(Bag(), trained_on, config, loss=objective).module)
             spent[name] = time.process_time() - began
         fit = temperature(scores["plain"](fitted_on.x), fitted_on.y)
