@@ -3,7 +3,7 @@
 Beside each batch a perturbed copy is learned, whose targets fade from the label to an even spread as the
 perturbation grows: noise, mixing with another sample, shuffled blocks, adversarial steps. What a network
 learns is that confidence should fall with distance from the data, and it carries over to shifts of other
-kinds. None of the four moves, turns or scales an image, so the affine shifts of the protocol stay unseen.
+kinds. None of the four moves, turns or scales an image, so training sees no affine shift.
 """
 
 from __future__ import annotations
