@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,7 +77,7 @@ class Run:
     case: int
     config: VerifyConfig
     deadline: Deadline
-    pool: ThreadPoolExecutor
+    pool: Executor
     listen: Listener
     inside: tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]
 
