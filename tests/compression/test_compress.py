@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_networks import chain, classifier, convolution, gemm, normal, samples
+from compressible import chain, classifier, convolution, gemm, normal, samples
 
 import sutura
 from sutura.compression.budget import size

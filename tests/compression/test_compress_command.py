@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_networks import classifier, samples
+from compressible import classifier, samples
 
 import sutura
 from sutura.cli.app import main

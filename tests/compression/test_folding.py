@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_networks import chain, convolution, gemm, normal, only_layer
+from compressible import chain, convolution, gemm, normal, only_layer
 
 from sutura.compression.factors import substitute, truncated
 from sutura.compression.folding import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from compressible import chain, convolution, only_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import chain, convolution, only_layer
 
 from sutura.compression import measures
 from sutura.compression.factors import truncated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_networks import classifier, samples
+from compressible import classifier, samples
 
 torch = pytest.importorskip("torch", reason="torch extra not installed: pip install 'sutura[torch]'")
 

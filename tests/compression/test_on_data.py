@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_networks import chain, classifier, convolution, gemm, normal, normalisation, only_layer, samples
+from compressible import chain, classifier, convolution, gemm, normal, normalisation, only_layer, samples
 
 from sutura.compression import pca
 from sutura.compression.factors import substitute, truncated

@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from compressible import classifier
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from small_networks import classifier
 
 from sutura.compression import alds, measures, solve
 from sutura.compression.budget import budget_of

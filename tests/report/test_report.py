@@ -39,7 +39,10 @@ def test_what_was_not_measured_is_null():
     found = strict(document.document("repair", body))
     assert found["estimates"]["inside"][0]["change_wrong"] is None
     assert found["estimates"]["inside"][0]["change_all"] == 0.1
-    assert found["estimates"]["outside"] == {"samples": 0, "identical": None}
+    outside = found["estimates"]["outside"]
+    assert outside.pop("samples") == 0
+    assert outside
+    assert set(outside.values()) == {None}
     assert found["list"] == [1.5, None, [None]]
 
 

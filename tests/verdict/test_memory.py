@@ -31,7 +31,14 @@ def step():
 def test_values_come_back_exactly():
     inner = step()
     value = Advance(
-        Waiting(region(0.0, 2.0), inner.enclosure, inner.margin, np.array([3, 4]), inner.promise),
+        Waiting(
+            region(0.0, 2.0),
+            inner.enclosure,
+            inner.margin,
+            np.array([3, 4]),
+            inner.promise,
+            np.array([True, False]),
+        ),
         1 / 3,
         7,
         0,

@@ -77,8 +77,12 @@ def ship(recipe: Recipe, catalogue: Catalogue, store: Path, *, listen: Listener 
 
 
 def _result(recipe: Recipe, stage: Stage, catalogue: Catalogue, networks: _Networks, store: Path) -> Result:
-    reads = {"network": (networks.now,), "original": (networks.original,), "before": (networks.before,)}
-    reads["properties"] = recipe.properties
+    reads = {
+        "network": [networks.now],
+        "original": [networks.original],
+        "before": [networks.before],
+        "properties": list(recipe.properties),
+    }
     files = [file for what in ROLES[stage.run].reads for file in reads[what]]
     options = catalogue[stage.run]
     named = {k: str(recipe.folder / str(v)) for k, v in stage.options.items() if options[k].kind == "path"}

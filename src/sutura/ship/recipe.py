@@ -80,9 +80,9 @@ def _file(where: str, folder: Path, name: str) -> Path:
 
 def _stage(where: str, at: int, table: Any, catalogue: Catalogue) -> Stage:
     place = f"{where}, stage {at}"
-    run = table.get("run") if isinstance(table, dict) else None
+    run = str(table.get("run")) if isinstance(table, dict) else "nothing"
     if run not in catalogue:
-        near = difflib.get_close_matches(str(run), catalogue, 1)
+        near = difflib.get_close_matches(run, catalogue, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(f"{place}: run = {run!r} is no stage{hint} known: {', '.join(sorted(catalogue))}")
     options = {name: option for name, option in catalogue[run].items() if name not in RESERVED}
