@@ -224,3 +224,8 @@ def test_the_page_is_whole_escaped_and_loads_nothing():
     assert seen.loads == []
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
+
+
+def test_the_shipped_recipe_reads():
+    read = read_recipe(EXAMPLE / "ship.toml", catalogue())
+    assert [stage.run for stage in read.stages] == ["verify", "condense", "diff", "repair", "evaluate"]
