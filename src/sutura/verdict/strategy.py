@@ -10,7 +10,6 @@ from sutura.journal import Track
 from sutura.progress import Listener, silent
 from sutura.property.spec import Property
 from sutura.verdict import search
-from sutura.verdict.neuron_search import decide_by_neurons
 from sutura.verdict.outcome import Outcome
 from sutura.verdict.replay import Runner
 from sutura.verdict.search import VerifyConfig
@@ -39,6 +38,9 @@ def decide(
             f"{prop.name} has {varying(prop)} varying inputs, so that neurons are split, which keeps no "
             f"journal: leave --journal out (it serves up to {FEW_INPUTS})"
         )
+    # Imported here: it takes linear programming along, which a start-up without it need not wait for.
+    from sutura.verdict.neuron_search import decide_by_neurons
+
     return decide_by_neurons(program, runner, prop, config, listen=listen)
 
 
