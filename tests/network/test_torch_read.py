@@ -118,5 +118,5 @@ def test_what_is_no_module_is_told():
 
 @pytest.mark.skipif(torch is not None, reason="torch is installed")
 def test_missing_torch_names_the_extra():
-    with pytest.raises(MissingExtraError, match=r"pip install sutura\[torch\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'sutura\[torch\]'"):
         load(object())
