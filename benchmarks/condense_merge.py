@@ -1,6 +1,6 @@
 """Hidden neurons taken away without retraining and without data: our merge beside pruning and Neuron Merging.
 
-    python benchmarks/condense_merge.py [--quick] [--data FOLDER] [--seeds N] [--json FILE]
+    python benchmarks/condense_merge.py [--quick] [--sets A,B] [--data FOLDER] [--seeds N] [--json FILE]
 
 Each network is trained from default weights and from condensing ones (gamma 1.5 and 2), then cut to a share
 of its hidden neurons: `ward` is sutura's merge, `merging` Neuron Merging (Kim et al., NeurIPS 2020: neurons
@@ -130,7 +130,7 @@ def cut_down(network: Network, share: float, test: Dataset) -> dict[str, float]:
 def run(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """All starts and sizes of one data set."""
     train_set, test, widths, shares = split(name, options.data, options.quick)
-    epochs = {"digits": 60, "mnist": 8, "fashion": 20}[name] // (4 if options.quick else 1)
+    epochs = {"digits": 300, "mnist": 8, "fashion": 20}[name] // (4 if options.quick else 1)
     rows: list[dict[str, object]] = []
     for start, gamma in STARTS.items():
         networks = [trained(train_set, widths, gamma, seed, epochs) for seed in range(options.seeds)]
@@ -157,13 +157,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--sets", default="digits,mnist,fashion", help="data sets")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.quick:
         options.seeds = 1
-    names = ["digits"] + (["mnist", "fashion"] if (options.data / "mnist").is_dir() else [])
+    names = [n for n in options.sets.split(",") if n == "digits" or (options.data / "mnist").is_dir()]
     rows = [row for name in names for row in run(name, options)]
     show(rows)
     if options.json:
