@@ -104,7 +104,7 @@ def encoded(values: Weights, grid: Grid) -> UInt8[np.ndarray, "*shape"]:
     if not on.all():
         zeros = int(np.sum(values == 0))
         what = f"{zeros} exact zeros, for which there is no code" if zeros else "other numbers"
-        raise ShiftError(f"weights are not on the grid of {grid.bits} bits: {what}; use a grid with zero")
+        raise ShiftError(f"weights are not on the grid of {grid.bits} bits: {what}; ps and ours have one")
     return (field | (np.signbit(values).astype(np.int64) << (grid.bits - 1))).astype(np.uint8)
 
 

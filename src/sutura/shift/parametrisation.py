@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Collection, Iterator
-from typing import Literal, cast, final
+from typing import Any, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -167,7 +167,8 @@ def plain(module: nn.Module) -> nn.Module:
         if parametrize.is_parametrized(part, "weight"):
             weight = cast("Tensor", part.weight).detach().clone()
             # Not remove_parametrizations: it changes the class, which a copy shares with its original.
-            part.__class__ = next(kind for kind in LAYERS if isinstance(part, kind))
+            kind: Any = next(kind for kind in LAYERS if isinstance(part, kind))
+            part.__class__ = kind
             del part.parametrizations
             part.register_parameter("weight", nn.Parameter(weight))
     return made
