@@ -153,7 +153,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The lines of the table."""
     bits, size = report["bits_per_weight"], report["bytes"]
     whole = report["weights"] * 4
-    lines = [
+    lines: list[tuple[str, str, str]] = [
         ("layers shifted", "-", f"{len(report['layers'])} ({report['weights']:,} weights)"),
         ("bits a weight, scales included", f"{bits['before']:.2f}", f"{bits['after']:.2f}"),
         ("bytes as ONNX (float32)", f"{size['onnx_before']:,}", f"{size['onnx_after']:,}"),
@@ -161,9 +161,9 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if size["packed"] is not None:
         share = f"{size['packed']:,} ({size['packed'] / whole:.1%})"
         lines.append(("bytes of shifted weights, packed", f"{whole:,}", share))
-    if report["accuracy"] is not None:
-        lines.append(("accuracy", *(f"{report['accuracy'][at]:.2%}" for at in ("before", "after"))))
+    if (both := report["accuracy"]) is not None:
+        lines.append(("accuracy", f"{both['before']:.2%}", f"{both['after']:.2%}"))
     for batch, both in report["runtime_seconds"].items():
-        shown = (f"{1e3 * both[at]:.3f}" for at in ("before", "after"))
-        lines.append((f"ONNX Runtime, ms, batch {batch}", *shown))
+        title = f"ONNX Runtime, ms, batch {batch}"
+        lines.append((title, f"{1e3 * both['before']:.3f}", f"{1e3 * both['after']:.3f}"))
     return lines
