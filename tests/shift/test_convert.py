@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,3 +223,29 @@ def test_other_networks_and_data_are_refused():
     other = samples(classifier()).x[:, :1]
     with pytest.raises(DataError, match=r"samples are float32 .*1.* takes float32"):
         to_shift(classifier(), data=Dataset("d.npz", other, None))
+
+
+def test_calibration_that_overflows_is_refused():
+    net = classifier()
+    huge = Dataset("huge.npz", np.full((4, *net.input_shape), 1e30, np.float32), None)
+    with pytest.raises(ShiftError, match="inputs of layer 'conv1' on the calibration data are too large"):
+        to_shift(net, data=huge)
+
+
+def test_layers_of_one_name_are_not_packed():
+    weight = np.eye(2, dtype=np.float32)
+    net = network("twins.onnx", [(2,), (2,), (2,)], ("fc", ops.MatMul(weight)), ("fd", ops.MatMul(weight)))
+    net = replace(net, nodes=tuple(replace(node, name="fc") for node in net.nodes))
+    with pytest.raises(ShiftError, match="has two layers of one name"):
+        to_shift(net).packed()
+
+
+def test_a_shifted_network_is_verified_like_any_other():
+    weight = np.array([[1.0, -0.6], [0.4, 0.9]], np.float32)
+    net = network("tiny.onnx", [(2,), (2,), (2,)], ("fc", ops.MatMul(weight)), ("relu", ops.Relu()))
+    made = load(to_shift(net, ShiftConfig(method="q", bits=4)).onnx)  # 1, -0.5, 0.5, 1
+    box = sutura.box([0.5, 0.0], [1.0, 0.25])
+    safe = sutura.output_bound(box, 0, upper=1.13, outputs=2)
+    assert isinstance(sutura.verify(made, safe).verdict, sutura.Proved)
+    wrong = sutura.output_bound(box, 0, upper=1.12, outputs=2)
+    assert isinstance(sutura.verify(made, wrong).verdict, sutura.Violated)

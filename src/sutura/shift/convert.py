@@ -79,12 +79,16 @@ class Shifted:
         """The shifted weights as a .safetensors file of `bits` bits a weight; see sutura.shift.pack.
 
         Raises ShiftError where a layer of DeepShift-Q holds zeros beside its smallest power, for which there
-        is no code left, and MissingExtraError without safetensors.
+        is no code left, or two layers have one name; MissingExtraError without safetensors.
         """
         parts = {
             layer.name: Packed.of(layer.name, layer.shape, layer.grid, layer.values, layer.scale)
             for layer in self.layers
         }
+        if len(parts) < len(self.layers):
+            raise ShiftError(
+                f"{shown(self.network.name)} has two layers of one name, which no file can tell apart"
+            )
         return pack(parts, onnx_sha256=self.network.sha256)
 
 

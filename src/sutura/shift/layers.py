@@ -117,7 +117,8 @@ def moments(
     total, count = None, 0
     for part in _parts(node, x):
         flat = part.reshape(part.shape[0], -1, part.shape[-1])
-        square = np.swapaxes(flat, 1, 2) @ flat
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller refuses what is not finite
+            square = np.swapaxes(flat, 1, 2) @ flat
         total = square.astype(np.float64) if total is None else total + square
         count += flat.shape[1]
     assert total is not None

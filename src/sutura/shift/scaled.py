@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from sutura.errors import ShiftError
 from sutura.shift.grid import Grid, nearest
 
 Rows = Float64[np.ndarray, "out columns"]
@@ -126,7 +127,12 @@ def _factor(moment: Float64[np.ndarray, "n n"]) -> Float64[np.ndarray, "n n"]:
     """The upper Cholesky factor of the damped moments' inverse."""
     size = len(moment)
     damping = DAMPING * float(np.mean(np.diag(moment))) or 1.0
-    return np.linalg.cholesky(np.linalg.inv(moment + damping * np.eye(size))).T
+    try:
+        return np.linalg.cholesky(np.linalg.inv(moment + damping * np.eye(size))).T
+    except np.linalg.LinAlgError:
+        raise ShiftError(
+            f"the second moments of a layer's {size} inputs cannot be inverted; give more data"
+        ) from None
 
 
 def output_loss(change: Rows, moment: Float64[np.ndarray, "columns columns"]) -> float:

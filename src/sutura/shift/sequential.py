@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from sutura.errors import ShiftError
 from sutura.network import ops
+from sutura.network.budget import shown
 from sutura.network.evaluate import apply
 from sutura.network.graph import Network, Node
 from sutura.shift.grid import Grid, ps_grid, q_grid
@@ -58,6 +60,11 @@ def converted(
 def _rounded(layer: Layer, node: Node, x: Values, bits: int, whole: bool) -> Rounded:
     """The better of both grids, each group of output channels with its own moments."""
     every = moments(node, x)
+    if not np.isfinite(every).all():
+        raise ShiftError(
+            f"inputs of layer {shown(layer.name)} on the calibration data are too large for float32 or not "
+            "finite; scale the data as the network takes them"
+        )
     tried = (_on_grid(layer, every, make(bits), whole) for make in (q_grid, ps_grid))
     return min(tried, key=lambda rounded: rounded.loss)
 
