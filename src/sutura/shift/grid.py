@@ -72,10 +72,10 @@ def log_rounded(weight: Weights, grid: Grid) -> Float32[np.ndarray, "*shape"]:
 
 
 def nearest(weight: Weights, grid: Grid) -> Float32[np.ndarray, "*shape"]:
-    """The number of the grid that is nearest to each weight; of two as near the larger, +1 * 2**p for 0.
+    """The number of the grid that is nearest to each weight; of two as near the larger in size.
 
     The threshold between 2**p and 2**(p + 1) is 1.5 * 2**p; that to zero, where there is one, half of the
-    smallest power.
+    smallest power. Without one on the grid a zero becomes the smallest power, positive.
     """
     wide = weight.astype(np.float64)
     mantissa, exponent = np.frexp(np.abs(wide))
