@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from sutura.risk.reach import output_range as output_range
     from sutura.runtime.guard import Guard as Guard
     from sutura.runtime.guard import GuardConfig as GuardConfig
+    from sutura.shift.convert import ShiftConfig as ShiftConfig
+    from sutura.shift.convert import Shifted as Shifted
+    from sutura.shift.convert import to_shift as to_shift
     from sutura.verdict.difference import DiffConfig as DiffConfig
     from sutura.verdict.difference import Difference as Difference
     from sutura.verdict.difference import diff as diff
@@ -98,6 +101,9 @@ PLACES = {
     "RiskResult": "risk.quantify",
     "quantify_risk": "risk.quantify",
     "output_range": "risk.reach",
+    "ShiftConfig": "shift.convert",
+    "Shifted": "shift.convert",
+    "to_shift": "shift.convert",
     "VerifyConfig": "verdict.search",
     "DiffConfig": "verdict.difference",
     "Difference": "verdict.difference",

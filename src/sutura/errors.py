@@ -61,3 +61,7 @@ class JournalError(SuturaError):
 
 class RecipeError(SuturaError):
     """A recipe cannot be read, or one of its stages cannot be run."""
+
+
+class ShiftError(SuturaError):
+    """Weights cannot be made powers of two as asked, or a file of packed ones cannot be read."""

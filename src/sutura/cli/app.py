@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "Measure what a repair changed.",
     "risk": "Say how far each input is from harm, with both bounds.",
     "compress": "Make a network smaller.",
+    "shift": "Make weights signed powers of two.",
     "ship": "Run a recipe: the whole chain, with its evidence in one folder.",
     "check": "Check a repaired network's certificate independently.",
     "qualify": "Measure how the runtime on this machine rounds.",
