@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import classifier, network, samples
+from shift_networks import classifier, network, samples
 
 from sutura.errors import ShiftError
 from sutura.network import ops

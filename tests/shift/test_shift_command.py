@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from small_networks import classifier, samples
+from shift_networks import classifier, samples
 
 from sutura.cli.app import main
 from sutura.network.evaluate import evaluate
