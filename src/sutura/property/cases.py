@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from sutura.errors import PropertyError
@@ -103,7 +103,16 @@ def join(forms: Sequence[Dnf], allowed: Limits) -> Dnf:
     if not many:
         return (single,)
     crossing = sum(_has_sides(form) for form in many) > 1
-    return tuple(_merged([single, *choice], crossing) for choice in itertools.product(*many))
+    made = [replace(single, crossed=single.crossed or crossing)]
+    for form in many:
+        made = [_both(left, right) for left in made for right in form]
+    return tuple(made)
+
+
+def _both(left: Disjunct, right: Disjunct) -> Disjunct:
+    return Disjunct(
+        left.sides + right.sides, left.inequalities + right.inequalities, left.crossed or right.crossed
+    )
 
 
 def _merged(disjuncts: Sequence[Disjunct], crossing: bool) -> Disjunct:

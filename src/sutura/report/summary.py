@@ -91,6 +91,17 @@ def _compress(said: Mapping[str, Any]) -> list[Line]:
     ]
 
 
+def _shift(said: Mapping[str, Any]) -> list[Line]:
+    bits, size = said["bits_per_weight"], said["bytes"]
+    lines = [("bits a weight", f"{bits['before']:.0f} to {bits['after']:.2f} once packed")]
+    if size["packed"] is not None:
+        lines.append(("packed file", f"{size['packed']:,} bytes"))
+    if said["accuracy"]:
+        before, after = said["accuracy"]["before"], said["accuracy"]["after"]
+        lines.append(("accuracy", f"{before:.2%} before, {after:.2%} after"))
+    return [*lines, ("note", said["note"])]
+
+
 def _calibrate(said: Mapping[str, Any]) -> list[Line]:
     return [
         (name.replace("_", " "), f"{value:.4f} before, {said['after'][name]:.4f} after")
@@ -116,6 +127,7 @@ SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], list[Line]]] = {
     "diff": _diff,
     "condense": _condense,
     "compress": _compress,
+    "shift": _shift,
     "calibrate": _calibrate,
     "risk": _risk,
 }

@@ -50,5 +50,5 @@ ROLES: Mapping[str, Role] = {
 }
 """Stage -> its role."""
 
-RESERVED = frozenset({"out", "json", "journal", "resume", "safetensors", "checkpoint", "network"})
+RESERVED = frozenset({"out", "json", "journal", "resume", "safetensors", "checkpoint", "network", "packed"})
 """Options that the chain itself decides."""
