@@ -21,7 +21,8 @@ from sutura.certificate.tree import decode
 from sutura.certificate.vnnlib import read_property
 from sutura.certificate.wire import read_model
 
-SECONDS, MEMORY = 2.0, 512 << 20
+# Two seconds are meant for a machine of its own; the suite runs on every core of a shared one.
+SECONDS, MEMORY = 2 * 2.0, 512 << 20
 
 
 def field(number, payload):

@@ -26,7 +26,8 @@ ONNX = Path(__file__).resolve().parents[1] / "onnx"
 sys.path.append(str(ONNX))
 import hostile  # noqa: E402
 
-SECONDS, MEMORY = 2.0, 512 * 2**20
+# Two seconds are meant for a machine of its own; the suite runs on every core of a shared one.
+SECONDS, MEMORY = 2 * 2.0, 512 * 2**20
 GOOD = b"""(declare-const X_0 Real)(declare-const X_1 Real)(declare-const X_2 Real)(declare-const X_3 Real)
 (declare-const Y_0 Real)
 (assert (>= X_0 0))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 1))

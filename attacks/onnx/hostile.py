@@ -11,7 +11,8 @@ import numpy as np
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 MEMORY = 512 * 2**20
-SECONDS = 2.0
+# Two seconds are meant for a machine of its own; the suite runs on every core of a shared one.
+SECONDS = 2 * 2.0
 
 
 def model(
