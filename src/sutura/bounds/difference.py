@@ -227,8 +227,8 @@ def _lower(work: _Work, rows: Rows) -> tuple[Column, Rows]:
             own = _through_first(work, twin, at, (y.pop(at), y))
             constant, loss = constant + own[0], loss + own[1]
     slopes = y.get(0, np.zeros((*constant.shape, work.region.low.shape[1])))
-    loss = loss + gamma(_terms(work), UNIT64) * _dot(abs(slopes), work.region.magnitude)
-    low = constant + _least(slopes, work.region.low, work.region.high) - SLACK * loss
+    loss = loss + gamma(_terms(work), UNIT64) * interval.dot(abs(slopes), work.region.magnitude)
+    low = constant + interval.least(slopes, work.region.low, work.region.high) - SLACK * loss
     return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
 
 
@@ -240,7 +240,7 @@ def _through_difference(
         for k, matrix in weights.items():
             if target is into[0] or k > 0:
                 _add(target, k, _product(rows, matrix))
-    return rows @ twin.bias, _dot(abs(rows), noise)
+    return rows @ twin.bias, interval.dot(abs(rows), noise)
 
 
 def _through_first(
@@ -250,14 +250,14 @@ def _through_first(
     mine, into = rows
     lines = work.first.lines[twin.first.after]
     if lines is None:
-        return _least(mine, *work.y[at]), gamma(mine.shape[2] + 8, UNIT64) * _dot(
+        return interval.least(mine, *work.y[at]), gamma(mine.shape[2] + 8, UNIT64) * interval.dot(
             abs(mine), interval.magnitude(*work.y[at])
         )
     lower = np.zeros_like(lines.upper_offset) if lines.lower_offset is None else lines.lower_offset
     passed, offset = _bent(mine, (lines.lower_slope, lines.upper_slope), (lower, lines.upper_offset))
     for k, matrix in twin.first.weights.items():
         _add(into, k, _product(passed, matrix))
-    loss = _dot(abs(passed), work.first_noise[at - 1]) + 1e-15 * abs(offset)
+    loss = interval.dot(abs(passed), work.first_noise[at - 1]) + 1e-15 * abs(offset)
     return offset + passed @ twin.first.bias, loss
 
 
@@ -265,7 +265,7 @@ def _bent(rows: Rows, slopes: Span, offsets: Span) -> tuple[Rows, Column]:
     """Each coefficient takes the line that bounds it from below: the lower where positive, else the upper."""
     positive = np.maximum(rows, 0.0)
     negative = rows - positive
-    offset = _dot(positive, offsets[0]) + _dot(negative, offsets[1])
+    offset = interval.dot(positive, offsets[0]) + interval.dot(negative, offsets[1])
     return positive * slopes[0][:, None, :] + negative * slopes[1][:, None, :], offset
 
 
@@ -275,13 +275,3 @@ def _product(rows: Rows, matrix: Matrix) -> Rows:
 
 def _add(into: dict[int, Rows], at: int, rows: Rows) -> None:
     into[at] = into[at] + rows if at in into else rows
-
-
-def _dot(rows: Rows, vector: Array) -> Column:
-    return (rows @ vector[:, :, None])[:, :, 0]
-
-
-def _least(rows: Rows, low: Array, high: Array) -> Column:
-    """The least of rows . x over a box."""
-    positive = np.maximum(rows, 0.0)
-    return _dot(positive, low) + _dot(rows - positive, high)
