@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sutura.property.build import robustness as robustness
     from sutura.property.read import read_property as read_property
     from sutura.property.spec import Property as Property
+    from sutura.report.notebook import html as html
     from sutura.risk.quantify import RiskConfig as RiskConfig
     from sutura.risk.quantify import RiskResult as RiskResult
     from sutura.risk.quantify import quantify_risk as quantify_risk
@@ -95,6 +96,7 @@ PLACES = {
     "MinimalConfig": "gates.minimal",
     "NRepairConfig": "gates.nrepair",
     "repair": "gates.repair",
+    "html": "report.notebook",
     "Guard": "runtime.guard",
     "GuardConfig": "runtime.guard",
     "RiskConfig": "risk.quantify",

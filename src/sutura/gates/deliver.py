@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sutura.display import Displayed
 from sutura.errors import RepairError
 from sutura.gates.cells import Cell, Tree, cells, everything, explicit, graft, merged
 from sutura.gates.certify import certify
@@ -33,7 +34,7 @@ class Trials:
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(Displayed):
     """A repaired network and why it may be believed.
 
     `onnx` and `certificate` are the files' bytes; the independent checker accepted the certificate, which is

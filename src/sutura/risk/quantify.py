@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32
 
 from sutura.bounds.crown import Checkpoint, no_checkpoint
 from sutura.certificate.claim import claim as certificate_claim
+from sutura.display import Displayed
 from sutura.errors import DataError, MismatchError, NetworkError
 from sutura.network.budget import shown_shape
 from sutura.network.read import Loaded
@@ -91,7 +92,7 @@ class RiskWitness:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RiskResult:
+class RiskResult(Displayed):
     """The largest radius without the risk lies in [lower, upper], in units of the domain.
 
     `lower` is certified for every float32 execution (0: nothing is, and `reason` says why; inf: the whole

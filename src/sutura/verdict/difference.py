@@ -12,6 +12,7 @@ from sutura.bounds.lower import lower
 from sutura.bounds.pair import Pair, pair
 from sutura.bounds.region import Region
 from sutura.certificate.claim import Claim, claim
+from sutura.display import Displayed
 from sutura.errors import MismatchError
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import Loaded
@@ -56,7 +57,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Difference:
+class Difference(Displayed):
     """first - second on a region: low <= difference <= high, output by output.
 
     These are sound for float32 execution of both networks, as `claim` says; `separate` are what the networks'

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from sutura.certificate.claim import Claim, claim
+from sutura.display import Displayed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Displayed):
     """A verdict and its account."""
 
     verdict: Verdict
