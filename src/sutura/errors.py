@@ -65,3 +65,7 @@ class RecipeError(SuturaError):
 
 class ShiftError(SuturaError):
     """Weights cannot be made powers of two as asked, or a file of packed ones cannot be read."""
+
+
+class CampaignError(SuturaError):
+    """A list of instances or a store of results cannot be read, or a cluster is not there."""

@@ -21,6 +21,8 @@ COMMANDS = {
     "compress": "Make a network smaller.",
     "shift": "Make weights signed powers of two.",
     "ship": "Run a recipe: the whole chain, with its evidence in one folder.",
+    "campaign": "Decide many instances with many workers, each once.",
+    "status": "Show a campaign's results while it runs.",
     "check": "Check a repaired network's certificate independently.",
     "qualify": "Measure how the runtime on this machine rounds.",
     "serve": "Serve a repaired network over HTTP, guarded.",

@@ -33,6 +33,15 @@ journal = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Keep what is done here; the same command goes on from it.",
 )
+cluster = click.option(
+    "--cluster", metavar="ADDRESS", help="A Dask scheduler instead, such as tcp://host:8786."
+)
+sarif = click.option(
+    "--sarif",
+    "sarif_to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the verdicts as SARIF 2.1.0, for code review.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
 decision = click.option(
     "--decision",

@@ -38,22 +38,31 @@ def load(
 ) -> Loaded:
     """Read a network and check the reading against ONNX Runtime on random points.
 
-    `source` is a path (.onnx or .nnet), the bytes of an ONNX file (called `name` in messages), or a PyTorch
-    module with an `example` input. With `external_data` weights in files beside an ONNX file are taken into
-    it (see `sutura.network.external_data`). Raises NetworkError where it cannot be read or the check fails.
+    `source` is a path (.onnx or .nnet), the bytes of such a file, or a PyTorch module with an `example`
+    input. Bytes are called `name` in messages, and are ONNX unless its suffix says otherwise. With
+    `external_data` weights in files beside an ONNX file are taken into it (see
+    `sutura.network.external_data`). Raises NetworkError where it cannot be read or the check fails.
     """
     if isinstance(source, bytes):
-        return _checked(parse_onnx(source, name), source)
+        read = READERS.get(Path(name).suffix.lower(), parse_onnx)
+        return _checked(read(source, name), source if read is parse_onnx else None)
     if isinstance(source, str | Path):
         path = Path(source)
-        read = _reader(path)
-        data = file_bytes(path)
-        if external_data and read is parse_onnx:
-            data = with_external_data(data, path.parent)
-        return _checked(read(data, path.name), data if read is parse_onnx else None)
+        return load(network_bytes(path, external_data=external_data), name=path.name)
     from sutura.network.torch_read import from_torch
 
     return _checked(from_torch(source, example), None)
+
+
+def network_bytes(path: Path, *, external_data: bool = False) -> bytes:
+    """The bytes of a network file, its weights taken in where they lie beside it and that is allowed.
+
+    With the file's name they are all that `load` needs. Raises NetworkError where the file cannot be read, or
+    is none by its suffix.
+    """
+    read = _reader(path)
+    data = file_bytes(path)
+    return with_external_data(data, path.parent) if external_data and read is parse_onnx else data
 
 
 def read_network(path: Path) -> Network:

@@ -19,9 +19,16 @@ def read_property(path: Path | str) -> Property:
     where a 2.0 file needs the package `vnnlib` and it is not installed.
     """
     path = Path(path)
-    text = read_source(path)
+    return parse_property(read_source(path), stem(path), source=str(path))
+
+
+def parse_property(text: bytes, name: str, *, source: str) -> Property:
+    """The property that a VNN-LIB text states, 1.0 or 2.0; `source` stands for it in errors.
+
+    Raises as `read_property` does.
+    """
     reader = vnnlib2.parse if is_version_2(text) else vnnlib1.parse
-    return reader(text, stem(path), source=str(path))
+    return reader(text, name, source=source)
 
 
 def is_version_2(text: bytes) -> bool:
