@@ -32,6 +32,7 @@ from sutura.network.run import open_session
 from sutura.property.read import read_property
 from sutura.property.spec import Property
 from sutura.report import decision_map, document
+from sutura.report.sarif import repaired, sarif
 from sutura.verdict.outcome import Outcome, Violated
 from sutura.verdict.replay import Runner, runner
 from sutura.verdict.search import VerifyConfig, decide
@@ -87,6 +88,7 @@ class Job:
 @options.timeout
 @options.workers
 @options.seed
+@options.sarif
 @options.as_json
 @guarded
 def command(
@@ -103,6 +105,7 @@ def command(
     timeout: float | None,
     workers: int | None,
     seed: int,
+    sarif_to: Path | None,
     as_json: bool,
 ) -> Exit:
     """Repair a network: sutura repair NET.onnx PROP.vnnlib... -o fixed.onnx
@@ -142,6 +145,9 @@ def command(
         result = mended(asked, config, listen)
         kept.sync()
         files_out, report = _products(job, places, result, (plot, decision, seed))
+        if sarif_to is not None:
+            told = sarif(repaired(report, str(out), map(str, places)))
+            files_out = {**files_out, sarif_to: (json.dumps(told, indent=2) + "\n").encode()}
         write_all(files_out)
         kept.finished = True
     if as_json:
@@ -245,6 +251,7 @@ def _kind(place: Path) -> str:
         ".report.json": "report",
         ".vnnlib": "property as VNN-LIB 1.0",
         ".png": "decision map",
+        ".sarif": "SARIF",
     }
     return next((kind for ending, kind in endings.items() if place.name.endswith(ending)), "repaired network")
 

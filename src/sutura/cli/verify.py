@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from sutura.bounds.profile import EXECUTIONS
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, sorted_out
 from sutura.cli.resuming import Keeping, digest, journaled
-from sutura.errors import NetworkError, PropertyError
-from sutura.network.read import load
+from sutura.errors import CampaignError, NetworkError, PropertyError
+from sutura.network.read import load, network_bytes
 from sutura.property.read import read_property
 from sutura.report.document import document, outcome
+from sutura.report.sarif import sarif
 from sutura.verdict.qualify import read_profile
 from sutura.verdict.search import VerifyConfig
 from sutura.verdict.verify import verify
+from sutura.writing import write_all
 
 CODES = {"proved": Exit.HOLDS, "holds-real": Exit.HOLDS, "violated": Exit.VIOLATED, "unknown": Exit.UNKNOWN}
 
@@ -34,8 +38,15 @@ CODES = {"proved": Exit.HOLDS, "holds-real": Exit.HOLDS, "violated": Exit.VIOLAT
 @click.option(
     "--profile", metavar="NAME|FILE", help=f"Execution to prove: {', '.join(EXECUTIONS)}, or from qualify."
 )
+@click.option(
+    "--split",
+    type=click.IntRange(min=2),
+    help="Cut hard properties into so many parts, for --workers processes or a --cluster.",
+)
+@options.cluster
 @options.journal
 @options.external_data
+@options.sarif
 @options.as_json
 @guarded
 def command(
@@ -46,15 +57,18 @@ def command(
     workers: int | None,
     seed: int,
     profile: str | None,
+    split: int | None,
+    cluster: str | None,
     journal: Path | None,
     external_data: bool,
+    sarif_to: Path | None,
     as_json: bool,
 ) -> Exit:
     """Decide whether a network has each of its properties: sutura verify NET.onnx PROP.vnnlib...
 
     Exit code 0 where all are proved, 1 where one is violated, 3 otherwise. --timeout is for each property.
     With --journal a killed or timed-out run goes on when it is given the same files again; the journal goes
-    away once nothing is unknown.
+    away once nothing is unknown. With --split a property of few inputs is spread over processes or machines.
 
     With --network it is the command of the VNN-LIB standard: sutura verify QUERY.vnnlib --network N=NET.onnx
     prints sat and an assignment, unsat, unknown or timed-out, and its exit code is 0.
@@ -65,7 +79,19 @@ def command(
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
     execution, runtime = _profile(profile)
     config = VerifyConfig(timeout=timeout, workers=workers, seed=seed, profile=execution, runtime=runtime)
-    return _verified(files, config, Keeping(journal), (external_data, as_json))
+    named, places = sorted_out(files)
+    if split is None and cluster is None:
+        results = _verified(named, places, config, Keeping(journal), (external_data, as_json))
+    elif split is None or journal is not None:
+        raise CampaignError("--cluster takes --split N beside it, and neither goes with --journal")
+    else:
+        results = _split(named, places, config, (split, cluster), (external_data, as_json))
+    if sarif_to is not None:
+        located = (
+            {**r, "network": str(named), "property": str(p)} for r, p in zip(results, places, strict=True)
+        )
+        write_all({sarif_to: (json.dumps(sarif(located), indent=2) + "\n").encode()})
+    return _told(named, results, as_json=as_json)
 
 
 def _profile(given: str | None) -> tuple[str, str]:
@@ -98,10 +124,9 @@ def _standard(
 
 
 def _verified(
-    files: tuple[Path, ...], config: VerifyConfig, keeping: Keeping, how: tuple[bool, bool]
-) -> Exit:
+    network: Path, places: Sequence[Path], config: VerifyConfig, keeping: Keeping, how: tuple[bool, bool]
+) -> list[dict[str, Any]]:
     external_data, as_json = how
-    network, places = sorted_out(files)
     properties = [read_property(place) for place in places]
     loaded = load(network, external_data=external_data)
     results: list[dict[str, Any]] = []
@@ -114,6 +139,32 @@ def _verified(
                 found = verify(loaded, prop, config, listen=listen, track=track)
             results.append(outcome(place.name, found))
         kept.finished = all(r["verdict"] != "unknown" for r in results)
+    return results
+
+
+def _split(
+    network: Path,
+    places: Sequence[Path],
+    config: VerifyConfig,
+    spread: tuple[int, str | None],
+    how: tuple[bool, bool],
+) -> list[dict[str, Any]]:
+    """Each property in parts, on processes of its own or on a cluster."""
+    from sutura.campaign.split import verify_split
+    from sutura.cli.campaign import executor
+
+    (parts, cluster), (external_data, as_json) = spread, how
+    properties = [read_property(place) for place in places]
+    file = (network_bytes(network, external_data=external_data), network.name)
+    results: list[dict[str, Any]] = []
+    for place, prop in zip(places, properties, strict=True):
+        with executor(config.workers, cluster) as carrying, bar(quiet=as_json) as listen:
+            found = verify_split(file, prop, carrying, config, parts=parts, listen=listen)
+        results.append(outcome(place.name, found))
+    return results
+
+
+def _told(network: Path, results: list[dict[str, Any]], *, as_json: bool) -> Exit:
     if as_json:
         print_json(document("verify", {"network": network.name, "properties": results}))
     else:
