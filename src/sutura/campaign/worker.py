@@ -5,6 +5,7 @@ It imports nothing that computes before it has made sure of one thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,14 +40,16 @@ def serve(pipe: Connection) -> None:
     while (job := _received(pipe)) is not None:
         from sutura.campaign.task import decide
 
-        pipe.send_bytes(json.dumps(decide(job)).encode())
+        answer = json.dumps(decide(job)).encode()
+        with contextlib.suppress(OSError):  # nobody waits for it any more; the pipe says so next
+            pipe.send_bytes(answer)
 
 
 def _received(pipe: Connection) -> Task | None:
     try:
         told: dict[str, Any] = json.loads(pipe.recv_bytes())
         network, asked = pipe.recv_bytes(), pipe.recv_bytes()
-    except EOFError:
+    except (EOFError, OSError):
         return None
     from sutura.campaign.task import Limits, Task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def executor(workers: int | None, cluster: str | None) -> Executor:
         raise CampaignError("--workers does not go with --cluster, which has its own; leave one of them out")
     from sutura.campaign.cluster import Cluster
 
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here, in one line
     return Cluster(cluster)
 
 
