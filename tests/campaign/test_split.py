@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from campaign_files import LARGE, at_most, mlp, most
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +17,7 @@ from sutura.bounds.profile import EXECUTIONS, under
 from sutura.campaign.executor import Serial
 from sutura.campaign.pool import Pool
 from sutura.campaign.split import Cut, Part, cut, joined, verify_split
+from sutura.cli.app import main
 from sutura.errors import CampaignError
 from sutura.network.read import load
 from sutura.network.run import open_session
@@ -157,3 +160,25 @@ def test_many_inputs_are_refused():
     net = mlp((12, 3, 1), 0)
     with Serial() as serial, pytest.raises(CampaignError, match="12 varying inputs; --split serves up to 10"):
         verify_split((net, "n.onnx"), at_most(1, 12, "p"), serial, VerifyConfig(), parts=2)
+
+
+def test_the_command_splits_and_refuses_what_does_not_go_together(tmp_path):
+    net, prop = tmp_path / "n.onnx", tmp_path / "p.vnnlib"
+    net.write_bytes(NET)
+    prop.write_bytes(at_most(round(TOP + 0.5, 6), 3, "p").text)
+
+    def say(*more):
+        return CliRunner().invoke(main, ["verify", *map(str, more)])
+
+    told = say(net, prop, "--split", 4, "--workers", 2, "--json")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout)["properties"][0]["verdict"] == "proved"
+    for arguments, words in (
+        ((net, prop, "--cluster", "tcp://127.0.0.1:9"), "--cluster takes --split N"),
+        ((net, prop, "--split", 2, "--journal", tmp_path / "j"), "neither goes with --journal"),
+        ((prop, "--network", f"N={net}", "--split", 2), "--split does not go with --network"),
+        ((prop, "--network", f"N={net}", "--sarif", tmp_path / "s"), "--sarif does not go with --network"),
+    ):
+        found = say(*arguments)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert words in found.stderr

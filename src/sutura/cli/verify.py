@@ -73,9 +73,10 @@ def command(
     With --network it is the command of the VNN-LIB standard: sutura verify QUERY.vnnlib --network N=NET.onnx
     prints sat and an assignment, unsat, unknown or timed-out, and its exit code is 0.
     """
-    if (network or serialise_assignments) and journal is not None:
-        raise PropertyError("--journal does not go with --network; leave one of them out")
     if network or serialise_assignments:
+        given = {"--journal": journal, "--split": split, "--cluster": cluster, "--sarif": sarif_to}
+        if beside := [name for name, value in given.items() if value is not None]:
+            raise PropertyError(f"{beside[0]} does not go with --network; leave one of them out")
         return _standard(files, network, serialise_assignments, (timeout, workers, seed, as_json))
     execution, runtime = _profile(profile)
     config = VerifyConfig(timeout=timeout, workers=workers, seed=seed, profile=execution, runtime=runtime)
