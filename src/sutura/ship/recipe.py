@@ -94,9 +94,13 @@ def _module(where: str, folder: Path, table: Mapping[str, Any], *, run_code: boo
     _known(f"{where}, [module]", table, MODULE)
     source, shape = table.get("source"), table.get("input")
     if not isinstance(source, str) or not all(source.rpartition(":")):
-        raise RecipeError(f'{where}, [module]: source = {source!r}; write "net.py:make", a file and a function')
+        raise RecipeError(
+            f'{where}, [module]: source = {source!r}; write "net.py:make", a file and a function'
+        )
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
-        raise RecipeError(f"{where}, [module]: input = {shape!r}; give the shape of one sample, as [1, 28, 28]")
+        raise RecipeError(
+            f"{where}, [module]: input = {shape!r}; give the shape of one sample, as [1, 28, 28]"
+        )
     file, _, function = source.rpartition(":")
     weights = None if "weights" not in table else _file(where, folder, str(table["weights"]))
     if not run_code:
@@ -108,7 +112,9 @@ def _properties(where: str, folder: Path, names: Sequence[Any]) -> tuple[Path, .
     """The files named, patterns in the order of their files' names; no two of one name."""
     found: list[Path] = []
     for name in map(str, names):
-        matching = sorted(folder.glob(name)) if any(c in name for c in "*?[") else [_file(where, folder, name)]
+        matching = (
+            sorted(folder.glob(name)) if any(c in name for c in "*?[") else [_file(where, folder, name)]
+        )
         if not matching:
             raise RecipeError(f"{where}: no file matches {name}; patterns are relative to the recipe")
         found += matching
@@ -166,9 +172,17 @@ def _value(place: str, name: str, value: Any, option: Option) -> Value:
 
 def written(recipe: Recipe) -> str:
     """The recipe as TOML again, with every default that the commands fill in."""
-    lines = [f"name = {_toml(recipe.name)}", f"network = {_toml(_inside(recipe, recipe.network))}"]
+    lines = [f"name = {_toml(recipe.name)}"]
+    if isinstance(recipe.start, Path):
+        lines.append(f"network = {_toml(_inside(recipe, recipe.start))}")
     if recipe.properties:
         lines.append(f"properties = {_toml(tuple(_inside(recipe, p) for p in recipe.properties))}")
+    if isinstance(recipe.start, ModuleSource):
+        file = _inside(recipe, recipe.start.file)
+        lines += ["", "[module]", f"source = {_toml(f'{file}:{recipe.start.function}')}"]
+        lines.append(f"input = {list(recipe.start.input)}")
+        if recipe.start.weights is not None:
+            lines.append(f"weights = {_toml(_inside(recipe, recipe.start.weights))}")
     for stage in recipe.stages:
         lines += ["", "[[stage]]", f"run = {_toml(stage.run)}"]
         lines += [f"{name} = {_toml(value)}" for name, value in stage.options.items()]
