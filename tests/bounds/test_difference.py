@@ -171,3 +171,12 @@ def test_branches_keep_their_own_differences():
     region = Region(np.full((1, 2), -1.0), np.full((1, 2), 1.0))
     found = difference_bounds(pair(lower(first), lower(second)), region)
     assert 0 < abs(found.high).max() < 0.2
+
+
+def test_networks_that_do_not_pair_meet_the_same_input():
+    first, second = (lower(chain((1,), ops.MatMul(single([[slope]])))) for slope in (3.0, 2.75))
+    region = Region(np.array([[-1.0]]), np.array([[1.0]]))
+    found = difference_bounds(replace(pair(first, second), twins=None), region)
+    assert found.separate[1][0, 0] == pytest.approx(5.75, rel=1e-5)
+    assert 0.25 <= found.high[0, 0] < 0.25001
+    assert -0.25001 < found.low[0, 0] <= -0.25

@@ -144,6 +144,18 @@ WRONG = {
     "flag": (STAGE + 'plot = "p.png"', "true or false"),
     "value": (STAGE + "merge = []", "a number or text"),
     "file": ('network = "none.onnx"\n[[stage]]\nrun = "condense"', "no file none.onnx"),
+    "both": (TOP + '[module]\nsource = "m.py:f"\ninput = [3]\n[[stage]]\nrun = "condense"', "or a table"),
+    "code": ('[module]\nsource = "m.py:f"\ninput = [3]\n[[stage]]\nrun = "condense"', "--run-code"),
+    "source": (
+        '[module]\nsource = "m.py"\ninput = [3]\n[[stage]]\nrun = "condense"',
+        "a file and a function",
+    ),
+    "shape": ('[module]\nsource = "m.py:f"\ninput = 3\n[[stage]]\nrun = "condense"', "shape of one sample"),
+    "pattern": (TOP + 'properties = ["q*.vnnlib"]\n[[stage]]\nrun = "verify"', "no file matches q*.vnnlib"),
+    "twice": (
+        TOP + 'properties = ["*.vnnlib", "no_climb.vnnlib"]\n[[stage]]\nrun = "verify"',
+        "two properties",
+    ),
     "properties": (TOP + '[[stage]]\nrun = "verify"', "needs properties"),
 }
 
@@ -171,6 +183,27 @@ def test_the_written_recipe_reads_as_the_same_one_with_every_default(folder):
     assert tomllib.loads(text)["stage"][2]["gate"] == "output"
 
 
+CODE = {
+    "raises": ("def f():\n    raise ValueError('out of\\nluck')", "m.py:f raised ValueError: out of luck"),
+    "name": ("def g():\n    return 1", "m.py has no function 'f'"),
+    "kind": ("def f():\n    return 1", "gave a int"),
+    "syntax": ("def f(:", "raised SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_modules_are_refused_in_one_line(folder, name):
+    pytest.importorskip("torch")
+    text, told = CODE[name]
+    (folder / "m.py").write_text(text)
+    (folder / "recipe.toml").write_text(WRONG["code"][0])
+    result = say(folder / "recipe.toml", "--run-code", "-o", folder / "out")
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list((folder / "out" / ".stages").glob("*"))
+
+
 def test_every_stage_is_a_command_with_options():
     stages = catalogue()
     assert set(stages) <= set(ROLES)
@@ -192,7 +225,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag not in ("meta", "img", "rect", "link", "br"):
             self.open.append(tag)
-        self.loads += [v for k, v in attrs if k in ("src", "href") and not v.startswith("data:")]
+        self.loads += [v for k, v in attrs if k in ("src", "href") and not v.startswith(("data:", "#"))]
 
     def handle_startendtag(self, tag, attrs):
         self.loads += [v for k, v in attrs if k in ("src", "href")]

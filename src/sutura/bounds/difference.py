@@ -7,7 +7,8 @@ difference from the second's, and W, b and V, c the weights of a stage,
     d = (W - V) y + V delta + (b - c) + noise,      delta' = s d,   s between the activation's slopes,
 
 as in ReluDiff (Paulsen, Wang and Wang, ICSE 2020), here carried backward over y and delta together, and for
-any activation. Other pairs are bounded as one network, first minus second.
+any activation. Any pair's difference is also bounded by the planes of both, added before their least over the
+box is taken, and the tighter bound is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sutura.bounds import interval
-from sutura.bounds.crown import Bounds, Checkpoint, crown, lower_planes, no_checkpoint
+from sutura.bounds.crown import Bounds, Checkpoint, LowerPlanes, crown, lower_planes, no_checkpoint
 from sutura.bounds.pair import Pair, Twin
 from sutura.bounds.program import Matrix, MaxOf
 from sutura.bounds.region import Region
@@ -77,30 +78,43 @@ def difference_bounds(
     """Bounds of first - second over each box, for every float32 execution of either network."""
     first = crown(both.first, region, checkpoint=checkpoint)
     second = crown(both.second, region, checkpoint=checkpoint)
-    apart = _separate(both, region, first, second)
     n = both.first.outputs
-    eye = np.eye(n)
-    rows = np.concatenate([eye, -eye])
-    if both.twins is None:
-        joint = crown(both.joint, region, checkpoint=checkpoint)
-        planes = lower_planes(both.joint, region, joint, rows)
-        value, slopes = planes.value, planes.slopes
-    else:
+    rows = np.concatenate([np.eye(n), -np.eye(n)])
+    mine = lower_planes(both.first, region, first, rows)
+    theirs = lower_planes(both.second, region, second, -rows)
+    value, slopes = _at_once(both, region, mine, theirs)
+    if both.twins is not None:
         work = _staged(both, region, (first, second), checkpoint)
-        value, slopes = _lower(work, np.broadcast_to(rows, (len(region), *rows.shape)))
+        paired, steps = _lower(work, np.broadcast_to(rows, (len(region), *rows.shape)))
+        slopes = np.where((paired > value)[:, :, None], steps, slopes)
+        value = np.fmax(value, paired)
+    apart = _separate(mine, theirs)
     low, high = np.fmax(value[:, :n], apart[0]), np.fmin(-value[:, n:], apart[1])
     return DifferenceBounds(low, high, apart, slopes, first, second)
 
 
-def _separate(both: Pair, region: Region, first: Bounds, second: Bounds) -> Span:
+def _separate(mine: LowerPlanes, theirs: LowerPlanes) -> Span:
     """Each network's own bounds by backward substitution, subtracted."""
-    n = both.first.outputs
-    rows = np.concatenate([np.eye(n), -np.eye(n)])
-    mine = lower_planes(both.first, region, first, rows).value
-    theirs = lower_planes(both.second, region, second, rows).value
-    low, high = mine[:, :n] + theirs[:, n:], -(mine[:, n:] + theirs[:, :n])
-    room = 2.0**-50 * (abs(mine) + abs(theirs)).reshape(len(region), 2, n).sum(axis=1)
-    return low - room, high + room
+    n = mine.value.shape[1] // 2
+    low = mine.value + theirs.value
+    low = low - 2.0**-50 * (abs(mine.value) + abs(theirs.value))
+    return low[:, :n], -low[:, n:]
+
+
+def _at_once(both: Pair, region: Region, mine: LowerPlanes, theirs: LowerPlanes) -> tuple[Column, Rows]:
+    """The planes of both added before the least is taken: they meet the same input, so slopes cancel."""
+    planes, slopes = (mine.plane, theirs.plane), mine.slopes + theirs.slopes
+    least = [_least(region, a) for a in (mine.slopes, theirs.slopes, slopes)]
+    size = gamma(_terms(both), UNIT64) * interval.dot(abs(mine.slopes) + abs(theirs.slopes), region.magnitude)
+    room = 2.0**-48 * sum(abs(v) for v in (*planes, *least)) + 4.0 * size
+    value = (planes[0] - least[0]) + (planes[1] - least[1]) + least[2] - room
+    return np.where(np.isnan(value), -np.inf, value), slopes
+
+
+def _least(region: Region, slopes: Rows) -> Column:
+    """As `backward` takes it."""
+    least = interval.least(slopes, region.low, region.high)
+    return least if region.ball is None else np.fmax(least, region.ball.least(slopes))
 
 
 def _staged(both: Pair, region: Region, bounds: tuple[Bounds, Bounds], checkpoint: Checkpoint) -> _Work:
@@ -127,13 +141,13 @@ def _noise(work: _Work, twin: Twin, at: int) -> Array:
         size = size + interval.magnitude(*work.y[k]) @ abs(matrix).T
     for k, matrix in twin.second.weights.items():
         size = size + interval.magnitude(*work.delta[k]) @ abs(matrix).T
-    share = ALLOWANCE * gamma(_terms(work), UNIT64)
+    share = ALLOWANCE * gamma(_terms(work.both), UNIT64)
     return work.first_noise[at - 1] + work.second_noise[at - 1] + share * size
 
 
-def _terms(work: _Work) -> int:
+def _terms(both: Pair) -> int:
     """Roundings that any float64 sum passes through."""
-    return max(interval.terms(work.both.first), interval.terms(work.both.second))
+    return max(interval.terms(both.first), interval.terms(both.second))
 
 
 def _advanced(work: _Work, twin: Twin, at: int, checkpoint: Checkpoint) -> _Work:
@@ -227,7 +241,7 @@ def _lower(work: _Work, rows: Rows) -> tuple[Column, Rows]:
             own = _through_first(work, twin, at, (y.pop(at), y))
             constant, loss = constant + own[0], loss + own[1]
     slopes = y.get(0, np.zeros((*constant.shape, work.region.low.shape[1])))
-    loss = loss + gamma(_terms(work), UNIT64) * interval.dot(abs(slopes), work.region.magnitude)
+    loss = loss + gamma(_terms(work.both), UNIT64) * interval.dot(abs(slopes), work.region.magnitude)
     low = constant + interval.least(slopes, work.region.low, work.region.high) - SLACK * loss
     return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
 

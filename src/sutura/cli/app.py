@@ -68,10 +68,26 @@ def _say_name(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
+def _say_examples(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from sutura.cli.examples import examples_folder
+
+        click.echo(examples_folder())
+        ctx.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 @click.option(
     "--name", is_flag=True, is_eager=True, expose_value=False, callback=_say_name, help="Show the name."
+)
+@click.option(
+    "--examples-dir",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_examples,
+    help="Show the folder of the examples that come with sutura.",
 )
 def main() -> None:
     """Repair neural networks correctly: gates where one can go wrong, and a certificate anyone can check.

@@ -128,6 +128,10 @@ def _body(network: Path, data: Path, found: Calibrated, files: list[str]) -> dic
         "before": asdict(found.before),
         "after": asdict(found.after),
         "after_95": asdict(found.interval),
+        "reliability": {
+            name: reliability.bins(part)
+            for name, part in zip(("before", "after"), found.outcomes, strict=True)
+        },
         "seconds": found.seconds,
         "files": files,
     }

@@ -20,6 +20,7 @@ from sutura.ship.catalogue import ROLES, Catalogue, Kind, Option
 from sutura.ship.chain import ship
 from sutura.ship.evidence import evidence
 from sutura.ship.recipe import read_recipe
+from sutura.ship.weights import torch_weights
 
 
 @click.command("ship")
@@ -32,27 +33,35 @@ from sutura.ship.recipe import read_recipe
     type=click.Path(path_type=Path, file_okay=False),
     help="Where stages are kept; OUT/.stages if left out.",
 )
+@click.option(
+    "--run-code", is_flag=True, help="Run the Python file that a recipe's [module] names; else it is refused."
+)
 @options.as_json
 @guarded
-def command(recipe: Path, out: Path | None, store: Path | None, as_json: bool) -> Exit:
+def command(recipe: Path, out: Path | None, store: Path | None, run_code: bool, as_json: bool) -> Exit:
     """Take a network through a recipe's stages: sutura ship recipe.toml -o shipped/
 
     Stages are those of the commands, with the same options. Each is kept by what went into it: run again,
-    also after an interruption, only what changed is computed. Exit code 0 where every property of the recipe
-    is proved of the network that ships, 1 where one is violated, 3 otherwise.
+    also after an interruption, only what changed is computed. A property proved of the original is not asked
+    again where a diff stage proves that the decision it rests on cannot have changed.
+
+    Exit code 0 where every property of the recipe is proved of the network that ships, 1 where one is
+    violated, 3 otherwise.
     """
     folder = out or recipe.with_suffix(".ship")
     stages = catalogue()
-    read = read_recipe(recipe, stages)
+    read = read_recipe(recipe, stages, run_code=run_code)
     console = messages()
 
     def listen(at: int, of: int, run: str) -> None:
         if not as_json:
             console.print(f"stage {at} of {of}: {run}")
 
-    shipped = ship(read, stages, store or folder / ".stages", listen=listen)
+    kept = store or folder / ".stages"
+    shipped = ship(read, stages, kept, listen=listen)
     report = document("ship", evidence(shipped))
-    write(folder, artefact(shipped, report, {"report.html": page(report), "README.md": card(report)}))
+    pages = {"report.html": page(report), "README.md": card(report)}
+    write(folder, artefact(shipped, report, pages, torch_weights(shipped.network, kept)))
     if as_json:
         print_json(report)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sutura.report.page import VERDICTS
+from sutura.report.page import VERDICTS, checked
 from sutura.report.summary import summary
 
 
@@ -35,8 +35,7 @@ def card(report: dict[str, Any]) -> str:
         ]
     lines += ["", "## Check it", "", "```sh", "sha256sum -c SHA256SUMS"]
     if report["certificate"]:
-        named = " ".join(f"properties/{p['property']}" for p in report["properties"])
-        lines.append(f"sutura check model.onnx {named} certificate.json")
+        lines.append(checked(report))
     return "\n".join([*lines, "```", ""])
 
 

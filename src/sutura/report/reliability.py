@@ -59,6 +59,19 @@ def _diagram(upper: Any, lower: Any, found: Outcomes) -> None:
     lower.bar(middle, counts, 0.9 / BINS, color=BARS)
 
 
+def bins(found: Outcomes) -> list[dict[str, float]]:
+    """The ten bins of a reliability diagram: how many samples, their accuracy and mean confidence."""
+    cells = bins_of(found.confidence, BINS)
+    counts = np.bincount(cells, minlength=BINS)
+    some = np.maximum(counts, 1)
+    right = np.bincount(cells, found.correct.astype(float), BINS) / some
+    sure = np.bincount(cells, found.confidence, BINS) / some
+    return [
+        {"samples": int(n), "accuracy": float(a), "confidence": float(c)}
+        for n, a, c in zip(counts, right, sure, strict=True)
+    ]
+
+
 def by_strength(measured: Mapping[str, Protocol]) -> bytes:
     """A PNG with a panel a shift: calibration error against strength, a line a predictor.
 

@@ -16,9 +16,14 @@ from sutura.writing import write_all
 SUMS = "SHA256SUMS"
 
 
-def artefact(shipped: Shipped, report: dict[str, Any], pages: Mapping[str, str]) -> dict[str, bytes]:
-    """File name -> bytes. `pages` are the texts made of the report: report.html and README.md."""
+def artefact(
+    shipped: Shipped, report: dict[str, Any], pages: Mapping[str, str], weights: bytes | None
+) -> dict[str, bytes]:
+    """File name -> bytes. `pages` are the texts made of the report: report.html and README.md; `weights` are
+    those of the torch form, where there is one."""
     files: dict[str, bytes] = {"model.onnx": shipped.network.read_bytes()}
+    if weights is not None:
+        files["model.safetensors"] = weights
     if shipped.certificate is not None:
         files["certificate.json"] = shipped.certificate.read_bytes()
     for place in shipped.recipe.properties:

@@ -8,32 +8,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sutura.errors import RecipeError
+from sutura.ship.carry import carried
 from sutura.ship.catalogue import ROLES, Catalogue
+from sutura.ship.origin import origin
 from sutura.ship.recipe import Recipe, Stage
+from sutura.ship.result import Done
 from sutura.ship.store import Result, digest, fresh, keep, kept, key, swept
 
 CERTIFICATE = "model.cert.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A stage with its result, and digests of the network it read and of the one after it."""
-
-    stage: Stage
-    result: Result
-    read: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
 class Shipped:
-    """What came of a recipe: every stage, the network that ships, and its certificate where it has one."""
+    """What came of a recipe: the network it began with, every stage, the network that ships, and its
+    certificate where it has one."""
 
     recipe: Recipe
+    original: Path
     stages: tuple[Done, ...]
     network: Path
     certificate: Path | None
@@ -46,6 +42,16 @@ class _Networks:
     original: Path
     before: Path
     now: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A stage of a recipe, the properties it is asked for, and the networks it may read."""
+
+    recipe: Recipe
+    stage: Stage
+    properties: tuple[Path, ...]
+    networks: _Networks
 
 
 Listener = Callable[[int, int, str], None]
@@ -63,32 +69,46 @@ def ship(recipe: Recipe, catalogue: Catalogue, store: Path, *, listen: Listener 
     Raises RecipeError with a stage's own words where it refuses its input or what it was asked.
     """
     swept(store)
-    networks = _Networks(recipe.network, recipe.network, recipe.network)
+    original = origin(recipe, store)
+    networks = _Networks(original, original, original)
     done: list[Done] = []
     for at, stage in enumerate(recipe.stages, start=1):
         listen(at, len(recipe.stages), stage.run)
-        result = _result(recipe, stage, catalogue, networks, store)
         read = digest(networks.now)
+        known = carried(recipe, done, read) if stage.run == "verify" else {}
+        asked = tuple(at for at in range(len(recipe.properties)) if at not in known)
+        task = _Task(recipe, stage, tuple(recipe.properties[at] for at in asked), networks)
+        result = _NOTHING if stage.run == "verify" and not asked else _result(task, catalogue, store)
         if ROLES[stage.run].changes and result.network.is_file():
-            networks = _Networks(recipe.network, networks.now, result.network)
-        done.append(Done(stage, result, read, digest(networks.now)))
+            networks = _Networks(original, networks.now, result.network)
+        done.append(Done(stage, result, read, digest(networks.now), asked, known))
     certificate = networks.now.with_name(CERTIFICATE)
-    return Shipped(recipe, tuple(done), networks.now, certificate if certificate.is_file() else None)
+    return Shipped(
+        recipe, original, tuple(done), networks.now, certificate if certificate.is_file() else None
+    )
 
 
-def _result(recipe: Recipe, stage: Stage, catalogue: Catalogue, networks: _Networks, store: Path) -> Result:
+_NOTHING = Result(Path("nothing"), 0, {"properties": []}, False)
+"""Of a verify stage that had nothing left to ask."""
+
+
+def _result(task: _Task, catalogue: Catalogue, store: Path) -> Result:
+    stage, networks = task.stage, task.networks
     reads = {
         "network": [networks.now],
         "original": [networks.original],
         "before": [networks.before],
-        "properties": list(recipe.properties),
+        "properties": list(task.properties),
     }
     files = [file for what in ROLES[stage.run].reads for file in reads[what]]
     options = catalogue[stage.run]
-    named = {k: str(recipe.folder / str(v)) for k, v in stage.options.items() if options[k].kind == "path"}
+    named = {
+        k: str(task.recipe.folder / str(v)) for k, v in stage.options.items() if options[k].kind == "path"
+    }
     values = [(k, v) for k, v in stage.options.items() if k not in named]
     contents = [Path(place) for place in named.values()]
-    name = key(stage.run, [*files, *contents], [*values, ("paths", sorted(named)), ("plot", stage.plot)])
+    drawn = stage.plot and drawable()
+    name = key(stage.run, [*files, *contents], [*values, ("paths", sorted(named)), ("plot", drawn)])
     found = kept(store, name)
     if found is not None:
         return found
@@ -97,13 +117,18 @@ def _result(recipe: Recipe, stage: Stage, catalogue: Catalogue, networks: _Netwo
         command = [stage.run, *map(str, files), *_words(stage, catalogue, named)]
         if ROLES[stage.run].changes and _gives(stage):
             command += ["-o", str(work / "model.onnx")]
-        if stage.plot:
+        if drawn:
             command += ["--plot", str(work / "plot.png")]
         code, document = _run(stage, command)
         return keep(store, name, work, code, document)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def drawable() -> bool:
+    """Whether pictures can be made; a chain goes on without them, and its report says so."""
+    return find_spec("matplotlib") is not None
 
 
 def _gives(stage: Stage) -> bool:

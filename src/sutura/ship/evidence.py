@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sutura.ship.catalogue import ROLES
-from sutura.ship.chain import Done, Shipped
+from sutura.ship.chain import Shipped, drawable
+from sutura.ship.result import Done
 from sutura.ship.standing import standings
 from sutura.ship.store import digest
 
@@ -17,10 +18,10 @@ def evidence(shipped: Shipped) -> dict[str, Any]:
     """What `sutura ship` reports: properties, sizes, and every stage with its options and result."""
     recipe = shipped.recipe
     changed = [d for d in shipped.stages if ROLES[d.stage.run].changes and d.result.network.is_file()]
-    sizes = [("original", recipe.network), *((d.stage.run, d.result.network) for d in changed)]
+    sizes = [("original", shipped.original), *((d.stage.run, d.result.network) for d in changed)]
     return {
         "name": recipe.name,
-        "original": _file(recipe.network),
+        "original": _file(shipped.original) | {"name": recipe.start.name},
         "network": _file(shipped.network),
         "certificate": None if shipped.certificate is None else digest(shipped.certificate),
         "properties": [asdict(known) for known in standings(shipped)],
@@ -39,6 +40,8 @@ def _stage(done: Done) -> dict[str, Any]:
         "run": done.stage.run,
         "options": {k: list(v) if isinstance(v, tuple) else v for k, v in done.stage.options.items()},
         "document": _placeless(done.result.document, str(done.result.folder.parent)),
+        "carried": list(done.carried.values()),
+        "undrawn": done.stage.plot and not picture.is_file() and not drawable(),
         "picture": base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else "",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from sutura.errors import RecipeError
 from sutura.ship.catalogue import RESERVED, ROLES, Catalogue, Option, Value
 
-TOP = ("name", "network", "properties", "stage")
+TOP = ("name", "network", "module", "properties", "stage")
+MODULE = ("source", "input", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,42 +26,102 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleSource:
+    """A PyTorch module: `function` of a Python `file` makes it, `weights` (safetensors) fill it.
+
+    `input` is the shape of one sample.
+    """
+
+    file: Path
+    function: str
+    input: tuple[int, ...]
+    weights: Path | None
+
+    @property
+    def name(self) -> str:
+        """As a recipe spells it."""
+        return f"{self.file.name}:{self.function}"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to ship: `network` is a file, `properties` are files, all beside or below `folder`."""
+    """What to ship: a network file or a module, properties as files, all beside or below `folder`."""
 
     name: str
     folder: Path
-    network: Path
+    start: Path | ModuleSource
     properties: tuple[Path, ...]
     stages: tuple[Stage, ...]
 
 
-def read_recipe(path: Path, catalogue: Catalogue) -> Recipe:
-    """Read a recipe; paths in it are relative to its own folder.
+def read_recipe(path: Path, catalogue: Catalogue, *, run_code: bool = False) -> Recipe:
+    """Read a recipe; paths in it are relative to its own folder, and properties may be patterns (`*.vnnlib`).
 
     Raises RecipeError in one line: no TOML, a key that is not known (with the nearest that is), a value of
-    the wrong kind, a file that is not there, or a stage that needs properties where there are none.
+    the wrong kind, a file that is not there, a stage that needs properties where there are none, or a module
+    without `run_code`, for its file is run.
     """
     try:
         text = path.read_bytes().decode()
         said = tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path.name} is no TOML: {error}") from None
     _known(path.name, said, TOP)
     folder = path.resolve().parent
-    for key, kind in (("network", str), ("properties", list), ("stage", list), ("name", str)):
+    for key, kind in KINDS.items():
         if key in said and not isinstance(said[key], kind):
-            wanted = {str: "text", list: "a list"}[kind]
+            wanted = {str: "text", list: "a list", dict: "a table"}[kind]
             raise RecipeError(f"{path.name}: {key} = {said[key]!r}; give {wanted}")
-    if "network" not in said or not said.get("stage"):
-        raise RecipeError(f'{path.name} needs network = "net.onnx" and at least one [[stage]]')
+    if ("network" in said) == ("module" in said) or not said.get("stage"):
+        raise RecipeError(
+            f'{path.name} needs network = "net.onnx" (or a table [module]) and at least one [[stage]]'
+        )
     stages = tuple(_stage(path.name, at, table, catalogue) for at, table in enumerate(said["stage"], start=1))
-    properties = tuple(_file(path.name, folder, str(name)) for name in said.get("properties", []))
+    properties = _properties(path.name, folder, said.get("properties", []))
     for stage in stages:
         if "properties" in ROLES[stage.run].reads and not properties:
             raise RecipeError(f'{path.name}: stage {stage.run} needs properties = ["p.vnnlib"] at the top')
+    if "module" in said:
+        start = _module(path.name, folder, said["module"], run_code=run_code)
+        return Recipe(said.get("name", start.function), folder, start, properties, stages)
     network = _file(path.name, folder, said["network"])
     return Recipe(said.get("name", network.stem), folder, network, properties, stages)
+
+
+def _module(where: str, folder: Path, table: Mapping[str, Any], *, run_code: bool) -> ModuleSource:
+    _known(f"{where}, [module]", table, MODULE)
+    source, shape = table.get("source"), table.get("input")
+    if not isinstance(source, str) or not all(source.rpartition(":")):
+        raise RecipeError(
+            f'{where}, [module]: source = {source!r}; write "net.py:make", a file and a function'
+        )
+    if not isinstance(shape, list) or not shape or not all(type(n) is int and n > 0 for n in shape):
+        raise RecipeError(
+            f"{where}, [module]: input = {shape!r}; give the shape of one sample, as [1, 28, 28]"
+        )
+    file, _, function = source.rpartition(":")
+    weights = None if "weights" not in table else _file(where, folder, str(table["weights"]))
+    if not run_code:
+        raise RecipeError(f"{where} runs the Python file {file}; where you trust it, add --run-code")
+    return ModuleSource(_file(where, folder, file), function, tuple(shape), weights)
+
+
+def _properties(where: str, folder: Path, names: Sequence[Any]) -> tuple[Path, ...]:
+    """The files named, patterns in the order of their files' names; no two of one name."""
+    found: list[Path] = []
+    for name in map(str, names):
+        matching = (
+            sorted(folder.glob(name)) if any(c in name for c in "*?[") else [_file(where, folder, name)]
+        )
+        if not matching:
+            raise RecipeError(f"{where}: no file matches {name}; patterns are relative to the recipe")
+        found += matching
+    for place in found:
+        if sum(place.name == other.name for other in found) > 1:
+            raise RecipeError(f"{where}: two properties are called {place.name}; give each its own file name")
+    return tuple(found)
 
 
 def _known(where: str, table: Mapping[str, Any], names: Collection[str]) -> None:
@@ -111,9 +172,17 @@ def _value(place: str, name: str, value: Any, option: Option) -> Value:
 
 def written(recipe: Recipe) -> str:
     """The recipe as TOML again, with every default that the commands fill in."""
-    lines = [f"name = {_toml(recipe.name)}", f"network = {_toml(_inside(recipe, recipe.network))}"]
+    lines = [f"name = {_toml(recipe.name)}"]
+    if isinstance(recipe.start, Path):
+        lines.append(f"network = {_toml(_inside(recipe, recipe.start))}")
     if recipe.properties:
         lines.append(f"properties = {_toml(tuple(_inside(recipe, p) for p in recipe.properties))}")
+    if isinstance(recipe.start, ModuleSource):
+        file = _inside(recipe, recipe.start.file)
+        lines += ["", "[module]", f"source = {_toml(f'{file}:{recipe.start.function}')}"]
+        lines.append(f"input = {list(recipe.start.input)}")
+        if recipe.start.weights is not None:
+            lines.append(f"weights = {_toml(_inside(recipe, recipe.start.weights))}")
     for stage in recipe.stages:
         lines += ["", "[[stage]]", f"run = {_toml(stage.run)}"]
         lines += [f"{name} = {_toml(value)}" for name, value in stage.options.items()]
@@ -136,5 +205,8 @@ def _toml(value: Value) -> str:
         case _:
             return "[" + ", ".join(_toml(v) for v in value) + "]"
 
+
+KINDS = {"network": str, "properties": list, "stage": list, "name": str, "module": dict}
+"""Top-level key -> what it holds."""
 
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}

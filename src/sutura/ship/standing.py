@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sutura.ship.chain import Done, Shipped
+from sutura.ship.chain import Shipped
+from sutura.ship.result import Done
 from sutura.ship.store import digest
 
 
@@ -13,8 +14,8 @@ from sutura.ship.store import digest
 class Standing:
     """A property of the network that ships: "certified", "proved", "violated", "unknown" or "not asked".
 
-    `level` and `assumptions` are those of the claim; `earlier` names a stage at which another network, now
-    changed, was proved: that says nothing of this one.
+    `level` and `assumptions` are those of the claim. `earlier` names a stage at which another network, now
+    changed, was proved: that says nothing of this one, unless `carried` says that the proof carried over.
     """
 
     property: str
@@ -22,6 +23,7 @@ class Standing:
     level: str
     assumptions: tuple[str, ...]
     earlier: str
+    carried: bool = False
 
 
 def standings(shipped: Shipped) -> tuple[Standing, ...]:
@@ -38,17 +40,14 @@ def _standing(shipped: Shipped, name: str, at: int, final: str) -> Standing:
         if done.stage.run == "repair" and done.after == final and shipped.certificate is not None:
             said = done.result.document
             return Standing(name, "certified", said.get("level", ""), _words(said), earlier)
-        if done.stage.run == "verify":
-            said = _verdict(done, at)
+        said = done.verdict(at) if done.stage.run == "verify" else None
+        if said is not None:
             if done.read == final:
-                return Standing(name, str(said["verdict"]), str(said.get("level", "")), _words(said), earlier)
+                kept = bool(said.get("carried"))
+                return Standing(name, said["verdict"], said.get("level", ""), _words(said), earlier, kept)
             if said["verdict"] == "proved" and not earlier:
                 earlier = f"before {_next_change(shipped, done)}"
     return Standing(name, "not asked", "", (), earlier)
-
-
-def _verdict(done: Done, at: int) -> dict[str, Any]:
-    return done.result.document["properties"][at]
 
 
 def _words(said: dict[str, Any]) -> tuple[str, ...]:
