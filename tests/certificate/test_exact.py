@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import gzip
+import io
+import json
 import shutil
 import subprocess
 import sys
@@ -32,6 +36,7 @@ from sutura.certificate import bound as fast
 from sutura.certificate import check as fast_check
 from sutura.certificate import exact, tree, vnnlib, wire
 from sutura.certificate.compile import compile_network
+from sutura.certificate.exact import __main__ as command
 from sutura.certificate.float32 import round_down
 from sutura.certificate.gates import read_gates
 from sutura.certificate.model import open_exported
@@ -82,6 +87,33 @@ def test_a_copied_folder_runs_without_site_packages(tmp_path):
     assert done.returncode == 1
     assert done.stdout.startswith("refused: the certificate's properties is not that of these files")
     assert subprocess.run(command[:-3], cwd=tmp_path, capture_output=True, check=False).returncode == 2
+
+
+def said(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command.main([*map(str, arguments)])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_command_line_reads_packed_files_and_flags(tmp_path):
+    network = leaning_rows().save()
+    files = {"f.onnx": network, "p.vnnlib.gz": gzip.compress(ORDER_PROPERTY), "p.vnnlib": ORDER_PROPERTY}
+    files["c.json"] = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    fixed, packed, plain, written = (tmp_path / name for name in files)
+    code, out, err = said(fixed, packed, written, "--json", "--sample=0", "--workers=1")
+    assert (code, err, json.loads(out)["accepted"]) == (0, "", True)
+    assert json.loads(out)["reason"].endswith("0 of 1 boxes bounded exactly")
+    counts = "1 gated, 2 leaves, 0 outside, 1 proved, 2 rows"
+    assert said(fixed, plain, written) == (0, f"accepted: {counts}; 1 of 1 boxes bounded exactly\n", "")
+    code, out, _ = said(fixed, packed, packed, written, "--workers=1")
+    assert code == 1 and out.startswith("refused: ") and out.count("\n") == 1
+    for wrong in ((fixed, packed), (fixed, packed, written, "--no"), (fixed, tmp_path / "no", written),
+                  (fixed, packed, written, "--sample=x")):  # fmt: skip
+        code, out, err = said(*wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 # ---- numbers ----

@@ -74,7 +74,7 @@ def linear_layer(sources: Shape, rows: Rows, bias: Ints, roundings: int) -> Line
     joined = largest = 0
     for weight in (weight for _, weights in rows for weight in weights):
         joined, largest = joined | weight, max(largest, abs(weight))
-    q = max(0, (joined & -joined).bit_length() - 1)
+    q = min(149, max(0, (joined & -joined).bit_length() - 1))
     found = [(index, tuple(v >> q for v in weights)) for index, weights in rows]
     limb = (COEFFICIENT + (largest >> q).bit_length() + len(rows).bit_length() + 9) // 8
     whole = all(index is None for index, _ in rows)
