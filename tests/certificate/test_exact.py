@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import gzip
+import io
+import json
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -31,27 +36,29 @@ from sutura.certificate import bound as fast
 from sutura.certificate import check as fast_check
 from sutura.certificate import exact, tree, vnnlib, wire
 from sutura.certificate.compile import compile_network
+from sutura.certificate.exact import __main__ as command
 from sutura.certificate.float32 import round_down
 from sutura.certificate.gates import read_gates
 from sutura.certificate.model import open_exported
 from sutura.certificate.schema import Counts
 
-SOURCE = Path(exact.__file__)
+FOLDER = Path(exact.__file__).parent
 TICK = Fraction(1, 2**149)
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def in_ticks(value):
-    return exact.ticks(int(np.float32(value).view(np.uint32)))
+    return exact.ticks.ticks(int(np.float32(value).view(np.uint32)))
 
 
 # ---- the trust base ----
 
 
-def test_it_imports_the_standard_library_alone_and_makes_no_float():
-    found = ast.parse(SOURCE.read_text())
+@pytest.mark.parametrize("source", sorted(FOLDER.glob("*.py")), ids=lambda place: place.name)
+def test_it_imports_the_standard_library_alone_and_makes_no_float(source):
+    found = ast.parse(source.read_text())
     for node in ast.walk(found):
-        if isinstance(node, ast.ImportFrom | ast.Import):
+        if isinstance(node, ast.ImportFrom | ast.Import) and not getattr(node, "level", 0):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
             assert all(name.partition(".")[0] in sys.stdlib_module_names for name in names), names
         assert not (isinstance(node, ast.Constant) and isinstance(node.value, float))
@@ -64,21 +71,49 @@ def _plain(division):
     return ast.unparse(division) != "bound / factor"
 
 
-def test_one_copied_file_runs_without_site_packages(tmp_path):
+def test_a_copied_folder_runs_without_site_packages(tmp_path):
     network = leaning_rows().save()
     files = {"fixed.onnx": network, "p.vnnlib": ORDER_PROPERTY}
     files["cert.json"] = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
-    for name, data in (files | {"exact.py": SOURCE.read_bytes()}).items():
+    shutil.copytree(FOLDER, tmp_path / "exact", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    command = [sys.executable, "-I", "-S", "exact.py", "fixed.onnx", "p.vnnlib", "cert.json", "--workers=1"]
+    command = [sys.executable, "-I", "-S", "exact", "fixed.onnx", "p.vnnlib", "cert.json", "--workers=2"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("accepted: ")
     (tmp_path / "p.vnnlib").write_bytes(ORDER_PROPERTY.replace(b"1.0", b"1.5"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stdout.startswith("refused: a property is not the one certified")
+    assert done.stdout.startswith("refused: the certificate's properties is not that of these files")
     assert subprocess.run(command[:-3], cwd=tmp_path, capture_output=True, check=False).returncode == 2
+
+
+def said(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = command.main([*map(str, arguments)])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_command_line_reads_packed_files_and_flags(tmp_path):
+    network = leaning_rows().save()
+    files = {"f.onnx": network, "p.vnnlib.gz": gzip.compress(ORDER_PROPERTY), "p.vnnlib": ORDER_PROPERTY}
+    files["c.json"] = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    fixed, packed, plain, written = (tmp_path / name for name in files)
+    code, out, err = said(fixed, packed, written, "--json", "--sample=0", "--workers=1")
+    assert (code, err, json.loads(out)["accepted"]) == (0, "", True)
+    assert json.loads(out)["reason"].endswith("0 of 1 boxes bounded exactly")
+    counts = "1 gated, 2 leaves, 0 outside, 1 proved, 2 rows"
+    assert said(fixed, plain, written) == (0, f"accepted: {counts}; 1 of 1 boxes bounded exactly\n", "")
+    code, out, _ = said(fixed, packed, packed, written, "--workers=1")
+    assert code == 1 and out.startswith("refused: ") and out.count("\n") == 1
+    for wrong in ((fixed, packed), (fixed, packed, written, "--no"), (fixed, tmp_path / "no", written),
+                  (fixed, packed, written, "--sample=x")):  # fmt: skip
+        code, out, err = said(*wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)
 
 
 # ---- numbers ----
@@ -91,27 +126,29 @@ def test_ticks_are_the_number(value):
 
 @given(finite)
 def test_the_next_number_up(value):
-    assert exact.next_above(in_ticks(value)) * TICK == min(
+    assert exact.ticks.next_above(in_ticks(value)) * TICK == min(
         Fraction(tree.next_above(value)) if np.isfinite(tree.next_above(value)) else 2**128, 2**128
     )
 
 
 @given(st.fractions(min_value=-(2**100), max_value=2**100))
 def test_rounding_down(value):
-    assert exact.round_down(value) * TICK == Fraction(round_down(value))
+    assert exact.ticks.round_down(value) * TICK == Fraction(round_down(value))
 
 
 @given(finite, finite)
 def test_midpoints_are_those_of_the_format(a, b):
     low, high = sorted((a, b))
     if low < high:
-        assert exact.midpoint(in_ticks(low), in_ticks(high)) * TICK == Fraction(tree.midpoint(low, high))
+        assert exact.ticks.midpoint(in_ticks(low), in_ticks(high)) * TICK == Fraction(
+            tree.midpoint(low, high)
+        )
 
 
 @pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00000])
 def test_what_is_not_finite_is_refused(bits):
-    with pytest.raises(exact.RefusedError):
-        exact.ticks(bits)
+    with pytest.raises(exact.ticks.RefusedError):
+        exact.ticks.ticks(bits)
 
 
 # ---- readers ----
@@ -119,7 +156,7 @@ def test_what_is_not_finite_is_refused(bits):
 
 def test_both_readers_see_the_same_file():
     data = leaning_rows().save()
-    theirs, ours = wire.read_model(data), exact.read_graph(data)
+    theirs, ours = wire.read_model(data), exact.graph.read_graph(data)
     assert set(theirs.constants) == set(ours.constants)
     for name, value in theirs.constants.items():
         scale = 1 if value.dtype.kind in "ib" else TICK
@@ -141,7 +178,7 @@ def test_both_readers_see_the_same_file():
 def test_both_readers_see_the_same_property(formula):
     text = ORDER_PROPERTY.replace(b"(assert (<= Y_0 Y_1))", f"(assert {formula})".encode())
     theirs = vnnlib.read_property(text)
-    inputs, outputs, cases = exact.read_property(text)
+    inputs, outputs, cases = exact.vnnlib.read_property(text)
     assert (inputs, outputs, len(cases)) == (theirs.inputs, theirs.outputs, len(theirs.cases))
     for ours, case in zip(cases, theirs.cases, strict=True):
         assert [v * TICK for v in (*ours.lower, *ours.upper)] == [*map(Fraction, (*case.lower, *case.upper))]
@@ -224,14 +261,14 @@ def example(seed):
 
 
 def exact_bound(weights, low, high, row):
-    g = exact.read_graph(dense(weights).save())
-    layers, output = exact.compile_network(g, exact.read_gates(g))
-    b = exact.bound(layers, 0, [*map(in_ticks, low)], [*map(in_ticks, high)])
+    g = exact.graph.read_graph(dense(weights).save())
+    layers, output = exact.rules.compile_network(g, exact.gates.read_gates(g))
+    b = exact.bound.bound(layers, 0, [*map(in_ticks, low)], [*map(in_ticks, high)])
     assert b is not None
     interval = sum(
-        int(c) * (x if c > 0 else y) for c, x, y in zip(row, b.lower[output], b.upper[output], strict=True)
+        int(c) * (x if c > 0 else y) for c, x, y in zip(row, b[output].lower, b[output].upper, strict=True)
     )
-    back = exact.lowest(b, layers, output, [int(v) for v in row])[0]
+    back = exact.bound.lowest(b, layers, output, [int(v) for v in row])[0]
     return max(Fraction(back, 2**213), interval * TICK)
 
 
@@ -264,9 +301,9 @@ def test_the_fast_bound_is_never_above_the_exact_one(seed):
 @pytest.mark.parametrize("seed", range(30))
 def test_every_execution_lies_inside_at_every_neuron(seed):
     weights, low, high, _ = example(seed)
-    g = exact.read_graph(dense(weights).save())
-    layers, _ = exact.compile_network(g, exact.read_gates(g))
-    b = exact.bound(layers, 0, [*map(in_ticks, low)], [*map(in_ticks, high)])
+    g = exact.graph.read_graph(dense(weights).save())
+    layers, _ = exact.rules.compile_network(g, exact.gates.read_gates(g))
+    b = exact.bound.bound(layers, 0, [*map(in_ticks, low)], [*map(in_ticks, high)])
     rng = np.random.default_rng(seed)
     for _ in range(20):
         x = np.clip(f32(low + rng.random(len(low)) * (high - low)), low, high)
@@ -282,8 +319,9 @@ def test_every_execution_lies_inside_at_every_neuron(seed):
             if at < len(weights) - 1:
                 h = np.maximum(h, np.float32(0))
                 values.append(h)
-        for value, lower, upper in zip(values, b.lower[1:], b.upper[1:], strict=True):
-            assert all(lo <= in_ticks(v) <= up for lo, v, up in zip(lower, value, upper, strict=True))
+        for value, found in zip(values, b[1:], strict=True):
+            ends = zip(found.lower, value, found.upper, strict=True)
+            assert all(low <= in_ticks(v) <= high for low, v, high in ends)
 
 
 # ---- whole certificates: both checkers say the same ----

@@ -3,10 +3,10 @@ properties.
 
 Run it as `python -m sutura.certificate.check fixed.onnx prop1.vnnlib [prop2.vnnlib ...] fixed.cert.json`.
 It needs Python and numpy, and nothing else of sutura. With `--exact-sample K` or `--exact` the exact checker
-(exact.py: Python alone, whole numbers only) then bounds K boxes again, or all. What `accepted` means: for
-every float32 input in the box of every property, every IEEE 754 binary32 execution of the exported network
-(any order of summation, fused or not, subnormal numbers kept or flushed in its arithmetic) gives an output
-that the property allows.
+(the folder exact: Python alone, whole numbers only) then bounds K boxes again, or all. What `accepted`
+means: for every float32 input in the box of every property, every IEEE 754 binary32 execution of the
+exported network (any order of summation, fused or not, subnormal numbers kept or flushed in its arithmetic)
+gives an output that the property allows.
 What that rests on is in the certificate, and printed (see claim.py).
 """
 

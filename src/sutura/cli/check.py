@@ -23,7 +23,7 @@ def command(
     """Check a certificate: sutura check FIXED.onnx PROP.vnnlib... FIXED.cert.json
 
     The same as `python -m sutura.certificate.check`, which needs numpy and nothing of sutura but that folder.
-    --exact also asks certificate/exact.py, one file that needs Python alone; --exact-sample asks it for a
+    --exact also asks the folder certificate/exact, which needs Python alone; --exact-sample asks it for a
     sample that the certificate's SHA-256 draws.
     """
     given = {"--json": as_json, "--exact": exact}

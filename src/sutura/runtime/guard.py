@@ -35,6 +35,8 @@ that returns an output."""
 KEPT = 1000
 """Breaches kept in memory; all are counted and logged."""
 
+FLOAT32 = np.dtype(np.float32)
+
 NOT_ASKED = -1
 """Row of a sample that never reached the network."""
 
@@ -122,7 +124,8 @@ class Guard:
 
     def __call__(self, x: Float32[np.ndarray, "batch *input_shape"]) -> Float32[np.ndarray, "batch *shape"]:
         """The outputs alone; see `answer`."""
-        return self.answer(x).outputs
+        found = self._served(x)
+        return found.outputs if isinstance(found, Answer) else found[0]
 
     def answer(self, x: Float32[np.ndarray, "batch *input_shape"]) -> Answer:
         """Run a batch under guard.
@@ -130,11 +133,11 @@ class Guard:
         Raises MismatchError for another shape or type than float32 in batches, and GuardError where a sample
         is not handed on and the fallback is to raise, or gives an output that is itself unsafe.
         """
-        began = time.perf_counter()
-        self._check_shape(x)
-        if len(x) == 1 and self._single is not None and self.ready:
-            return self._one(x, began)
-        return self._batch(x, began)
+        found = self._served(x)
+        if isinstance(found, Answer):
+            return found
+        outputs, row = found
+        return Answer(outputs, np.array([row], np.int64), np.zeros(1, np.bool_), ())
 
     @property
     def tally(self) -> Tally:
@@ -170,7 +173,7 @@ class Guard:
         }
 
     def _check_shape(self, x: Any) -> None:
-        fits = isinstance(x, np.ndarray) and x.dtype == np.float32 and x.shape[1:] == self.input_shape
+        fits = isinstance(x, np.ndarray) and x.dtype == FLOAT32 and x.shape[1:] == self.input_shape
         if fits and x.ndim and len(x):
             return
         self._meter.refused()
@@ -180,27 +183,32 @@ class Guard:
             f"{shown_shape(self.input_shape)}"
         )
 
-    def _one(self, x: Float32[np.ndarray, "1 *input_shape"], began: float) -> Answer:
-        """One sample, by the quick tests; where one of these fails the batch's tests say what is wrong."""
-        assert self._single is not None
-        flat = x.reshape(1, -1)
-        cases = self._single.holding(flat)
+    def _served(
+        self, x: Float32[np.ndarray, "batch *input_shape"]
+    ) -> Answer | tuple[Float32[np.ndarray, "1 *output_shape"], int]:
+        """An answer; or outputs and gate row of one sample that the quick tests hand on. Where one of these
+        fails, the tests of a batch say what is wrong."""
+        began = time.perf_counter()
+        self._check_shape(x)
+        if len(x) != 1 or self._single is None or not self.ready:
+            return self._batch(x, began)
+        flat = x.reshape(-1)
+        point: list[float] = flat.tolist()
+        cases = self._single.holding(flat, point)
         if cases is None or not (cases or self.config.inputs == "any"):
             return self._batch(x, began)
         raw, inference = self._raw(x)
-        if raw is None or not self._single.passes(cases, raw[0].tolist()):
+        if raw is None or not self._single.passes(cases, raw.tolist()):
             return self._batch(x, began, (raw, inference))
-        row = self._rows.of(flat[0])
-        outputs = raw.reshape(1, *self.output_shape)
-        answer = Answer(outputs, np.array([row], np.int64), np.zeros(1, np.bool_), ())
+        row = self._rows.of(point)
         self._meter.sample(bool(cases), row, inference, time.perf_counter() - began - inference)
-        return answer
+        return raw.reshape(1, *self.output_shape), row
 
     def _batch(
         self,
         x: Float32[np.ndarray, "batch *input_shape"],
         began: float,
-        ran: tuple[Float32[np.ndarray, "batch m"] | None, float] | None = None,
+        ran: tuple[Float32[np.ndarray, " numbers"] | None, float] | None = None,
     ) -> Answer:
         """Any batch; `ran` is what the network already gave for all of it, with the seconds it took."""
         judged, inference = self._judged(x, ran)
@@ -216,22 +224,22 @@ class Guard:
 
     def _raw(
         self, x: Float32[np.ndarray, "batch *input_shape"]
-    ) -> tuple[Float32[np.ndarray, "batch m"] | None, float]:
-        """What ONNX Runtime gives, None where that is no float32 output of the right size; its seconds."""
+    ) -> tuple[Float32[np.ndarray, " numbers"] | None, float]:
+        """What ONNX Runtime gives, flat, None where it is no float32 output of the right size; seconds."""
         began = time.perf_counter()
         try:
             raw: Any = run(self._session, x)
         except NetworkError:
             raw = None
         inference = time.perf_counter() - began
-        if raw is None or raw.dtype != np.float32 or raw.size != len(x) * self._size:
+        if raw is None or raw.dtype != FLOAT32 or raw.size != len(x) * self._size:
             return None, inference
-        return raw.reshape(len(x), -1), inference
+        return raw.reshape(-1), inference
 
     def _judged(
         self,
         x: Float32[np.ndarray, "batch *input_shape"],
-        ran: tuple[Float32[np.ndarray, "batch m"] | None, float] | None,
+        ran: tuple[Float32[np.ndarray, " numbers"] | None, float] | None,
     ) -> tuple[_Judged, float]:
         """Check the inputs, run those that may go in, check the outputs; also the seconds of the run."""
         flat = x.reshape(len(x), -1)
@@ -247,7 +255,7 @@ class Guard:
             if raw is None:
                 causes[asked] = "inference_failed"
             else:
-                outputs[asked] = raw
+                outputs[asked] = raw = raw.reshape(len(asked), -1)
                 causes[asked] = self._verdicts(inside[asked], raw)
         return _Judged(x, inside, tuple(causes.tolist()), outputs, rows), inference
 

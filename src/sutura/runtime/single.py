@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
+from operator import le
 
 import numpy as np
 from jaxtyping import Float32
@@ -22,34 +23,27 @@ Literal = tuple[int, int, bool]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Single:
-    """Boxes as (low, high) pairs, one tuple a case (none where they have many sides); for each case its
+    """Boxes as (lows, highs), a pair a case (none where they have many sides); for each case its
     unsafe set as conjunctions of literals, which compare entries of [outputs, constants]."""
 
     wide: Boxes
-    boxes: tuple[tuple[tuple[float, float], ...], ...]
+    boxes: tuple[tuple[list[float], list[float]], ...]
     unsafe: tuple[tuple[tuple[Literal, ...], ...], ...]
     constants: tuple[list[float], ...]
 
-    def holding(self, x: Float32[np.ndarray, "1 n"]) -> list[int] | None:
-        """The cases whose box holds the input; None where it is not finite."""
+    def holding(self, x: Float32[np.ndarray, " n"], point: list[float]) -> list[int] | None:
+        """The cases whose box holds the input, `point` in plain numbers; None where it is not finite."""
         if not self.boxes:
-            held: list[int] = np.flatnonzero(self.wide.holding(x)[0]).tolist()
+            held: list[int] = np.flatnonzero(self.wide.holding(x[None])[0]).tolist()
             return held if held or np.isfinite(x).all() else None
-        point: list[float] = x[0].tolist()
-        found: list[int] = []
-        for case, box in enumerate(self.boxes):
-            for v, (low, high) in zip(point, box, strict=True):
-                if not low <= v <= high:
-                    break
-            else:
-                found.append(case)
+        ends = enumerate(self.boxes)
+        found = [case for case, (low, high) in ends if all(map(le, low, point)) and all(map(le, point, high))]
         return found if found or all(map(isfinite, point)) else None
 
     def passes(self, cases: Sequence[int], output: list[float]) -> bool:
         """Whether an output is finite, and safe in each of the cases."""
-        for v in output:
-            if not isfinite(v):
-                return False
+        if not all(map(isfinite, output)):
+            return False
         for case in cases:
             entries = output + self.constants[case]
             for conjunction in self.unsafe[case]:
@@ -68,13 +62,11 @@ def single(tested: Conditions) -> Single | None:
         return None
     cases = len(tested.names)
     of_case = {int(case): u for u in tested.unsafe for case in u.cases}
-    boxes: list[tuple[tuple[float, float], ...]] = []
-    if tested.boxes.low.size <= MOST_SIDES:
-        sides = zip(tested.boxes.low.tolist(), tested.boxes.high.tolist(), strict=True)
-        boxes = [tuple(zip(low, high, strict=True)) for low, high in sides]
+    few = tested.boxes.low.size <= MOST_SIDES
+    sides = zip(tested.boxes.low.tolist(), tested.boxes.high.tolist(), strict=True)
     return Single(
         tested.boxes,
-        tuple(boxes),
+        tuple(sides) if few else (),
         tuple(_conjunctions(of_case[case]) for case in range(cases)),
         tuple(of_case[case].constants.tolist() for case in range(cases)),
     )
