@@ -76,7 +76,10 @@ class Asked:
     help="Seconds of linear bounds an input before giving them up.",
 )
 @click.option(
-    "--bounds", type=click.Choice(["crown", "lipschitz", "none"]), default="crown", show_default=True
+    "--bounds",
+    type=click.Choice(["crown", "slopes", "lipschitz", "none"]),
+    default="crown",
+    show_default=True,
 )
 @click.option(
     "--estimator",

@@ -9,6 +9,7 @@ from sutura.risk.boundary import Asked, BoundaryConfig, Found, boundary_attack
 from sutura.risk.descent import ladder_attack, smaller_attack
 from sutura.risk.model import Model
 from sutura.risk.safety import Uncertainty, at_risk
+from sutura.risk.scatter import FEW_INPUTS, scattered_attack
 from sutura.risk.unguided import unguided_attack
 
 ROUNDS = 3
@@ -24,6 +25,8 @@ def nearest_found(seen: Model, asked: Asked, config: BoundaryConfig, checkpoint:
         found = unguided_attack(seen, asked, config.seed, checkpoint)
     else:
         found = boundary_attack(seen, asked, config, checkpoint=checkpoint)
+        if len(asked.domain.low) <= FEW_INPUTS:
+            found = found.nearer(scattered_attack(seen, asked, config, checkpoint))
         curved = isinstance(asked.risk, Uncertainty)
         found = _put(
             found, np.flatnonzero(np.isinf(found.distance) | curved), seen, asked, config, checkpoint

@@ -27,6 +27,10 @@ CHUNK = 64
 MOST_NUMBERS = 1 << 27
 """Numbers kept for open boxes at which the search stops: a gigabyte."""
 
+LARGE = 31 << 17
+"""Numbers of a block whose release tells glibc to keep blocks of up to 31 MB for reuse: fresh pages for every
+array otherwise cost more than the arithmetic on them."""
+
 ROUNDED_DOWN = 1.0 - 2.0**-30
 """Covers the float64 rounding of a distance."""
 
@@ -53,6 +57,7 @@ def nearest_first(
     """
     program, (deadline, tight) = seen.program, until
     assert program is not None
+    np.empty(LARGE)
     limit = tight * min(bracket.upper, 2.0 * asked.domain.widest * program.inputs)
     # This box holds the ball of radius `limit` in every norm: what lies outside is farther away in each.
     whole = regions(asked.domain, "linf", asked.centre, np.array([limit]))

@@ -27,6 +27,7 @@ from sutura.risk.invariance import invariance
 from sutura.risk.jacobian import shown_by_slopes
 from sutura.risk.model import Model, logits, model
 from sutura.risk.nearest import Bracket
+from sutura.risk.optimised import stretched
 from sutura.risk.ratio import CleverConfig, RatioConfig, clever_radius, ratio_radius
 from sutura.risk.reach import RangeConfig, range_of
 from sutura.risk.safety import (
@@ -56,19 +57,19 @@ BEYOND = 1.002
 class RiskConfig:
     """What is asked and how hard to look.
 
-    `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `lipschitz`,
-    `none`), `budget` the wall seconds of branch and bound that each input gets after it (0: none) until lower
-    reaches `tight` times upper, `patience` those of linear bounds before it. `estimator` names what fills in
-    the estimate (`ratio`, `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to
-    attacks and estimates. A reachability risk without a range to leave asks for the output's range itself,
-    within Linf distance `reach` of the input: figures `attained_low`, `attained_high`, `certified_low`,
-    `certified_high`.
+    `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `slopes`:
+    optimised ones after it, `lipschitz`, `none`), `budget` the wall seconds of branch and bound that each
+    input gets after it (0: none) until lower reaches `tight` times upper, `patience` those of linear bounds
+    before it. `estimator` names what fills in the estimate (`ratio`, `deepquant`, `clever`, `none`). Without
+    `gradients` the network is a black box to attacks and estimates. A reachability risk without a range to
+    leave asks for the output's range itself, within Linf distance `reach` of the input: figures
+    `attained_low`, `attained_high`, `certified_low`, `certified_high`.
     """
 
     risk: Risk = field(default_factory=Adversarial)
     norm: Norm = "linf"
     domain: Domain | None = None
-    bounds: Literal["crown", "lipschitz", "none"] = "crown"
+    bounds: Literal["crown", "slopes", "lipschitz", "none"] = "crown"
     budget: float = 0.0
     patience: float = 60.0
     tight: float = 0.99
@@ -267,13 +268,15 @@ def _certified(
         shown: Shown = (
             shown_by_slopes(seen.program, ball, claimed, check)
             if config.bounds == "lipschitz"
-            else shown_by(BOUNDERS[config.bounds], seen.program, ball, claimed, check)
+            else shown_by(BOUNDERS["crown"], seen.program, ball, claimed, check)
         )
     except NetworkError as error:
         return nothing, f"no certified bound: {error}"
     reach = float(LENGTHS[asked.norm]((asked.domain.high - asked.domain.low) / asked.domain.scale))
     ceiling = np.minimum(found.distance, BEYOND * reach)
     lower = np.where(found.distance > 0, largest_shown(shown, ceiling), 0.0)
+    if config.bounds == "slopes":
+        lower = stretched(seen.program, asked, claimed, (lower, ceiling), check)
     late = deadline.passed and not lower.any()
     reason = (
         f"no certified bound: linear bounds take more than {config.patience:g} s an input" if late else ""

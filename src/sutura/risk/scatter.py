@@ -1,0 +1,93 @@
+"""Points scattered around each input, nearer and nearer: with few inputs they meet every region of the risk.
+
+A walk along the boundary starts where the network is linearised, and far from an input that says little; in
+a few dimensions some thousand points see what no gradient does. Upper bounds only, as of any attack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sutura.bounds.crown import Checkpoint, no_checkpoint
+from sutura.risk.ball import Points, distance
+from sutura.risk.boundary import Asked, BoundaryConfig, Found, boundary_attack, confirmed, nothing_found
+from sutura.risk.model import Model, logits
+from sutura.risk.safety import at_risk
+
+FEW_INPUTS = 16
+"""Up to here points are scattered."""
+
+POINTS, ROUNDS = 6000, 3
+"""Points of a round, of an input."""
+
+NEAREST = 2.0**-9
+"""The first round reaches down to this share of the domain, a later one to this much to the power of 1/3 of
+what is known: distances are spread evenly over their logarithms."""
+
+KEPT = 24
+"""Nearest points at risk from which walks start."""
+
+
+def scattered_attack(
+    seen: Model, asked: Asked, config: BoundaryConfig, checkpoint: Checkpoint = no_checkpoint
+) -> Found:
+    """The nearest point at risk among scattered ones and those that walks from them find, replayed."""
+    random = np.random.default_rng(config.seed)
+    found = nothing_found(asked)
+    for i in range(len(asked.label)):
+        at = np.array([i])
+        mine = _of_one(seen, asked.take(at), config, random, checkpoint)
+        found.distance[i], found.witness[i] = mine.distance[0], mine.witness[0]
+    return found
+
+
+def _of_one(
+    seen: Model, asked: Asked, config: BoundaryConfig, random: np.random.Generator, checkpoint: Checkpoint
+) -> Found:
+    reach = float(
+        asked.far(
+            np.where(
+                asked.centre - asked.domain.low > asked.domain.high - asked.centre,
+                asked.domain.low,
+                asked.domain.high,
+            )
+        )[0]
+    )
+    kept, far = asked.centre[:0], np.zeros(0)
+    for turn in range(ROUNDS):
+        checkpoint()
+        points = _shells(asked, reach, NEAREST ** (1.0 if turn == 0 else 1.0 / 3.0), random)
+        rows = asked.take(np.zeros(len(points), dtype=np.int64))
+        risky = np.flatnonzero(at_risk(asked.risk, logits(seen, points), rows.label))
+        kept = np.concatenate([kept, points[risky]])
+        far = np.concatenate([far, rows.far(points)[risky]])
+        order = np.argsort(far, kind="stable")[:KEPT]
+        kept, far = kept[order], far[order]
+        reach = min(reach, float(far.min(initial=np.inf)))
+    if not len(kept):
+        return nothing_found(asked)
+    at = np.zeros(len(kept), dtype=np.int64)
+    nearest = confirmed(seen.run, asked, at, kept, far)
+    if seen.slopes is None:
+        return nearest
+    again = asked.take(at)
+    walked = boundary_attack(
+        seen,
+        again,
+        replace(config, walks=1),
+        known=Found(far, kept.astype(np.float32)),
+        checkpoint=checkpoint,
+    )
+    best = int(walked.distance.argmin())
+    return nearest.nearer(Found(walked.distance[best : best + 1], walked.witness[best : best + 1]))
+
+
+def _shells(asked: Asked, reach: float, nearest: float, random: np.random.Generator) -> Points:
+    """Random directions, at distances spread over their logarithms, cut off at the domain's ends."""
+    way = random.uniform(-1.0, 1.0, (POINTS, asked.centre.shape[1])) * asked.domain.scale
+    length = distance(asked.domain, asked.norm, asked.centre + way, asked.centre)
+    far = reach * nearest ** random.random(POINTS)
+    points = asked.centre + (far / length)[:, None] * way
+    return np.clip(points, asked.domain.low, asked.domain.high)
