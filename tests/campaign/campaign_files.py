@@ -56,7 +56,7 @@ def at_most(bound, inputs, name, scale=1.0):
     return output_bound(region, 0, outputs=1, upper=str(bound), name=name)
 
 
-def write_campaign(folder: Path, easy: int = 10, hard: int = 0, limit: float = 20.0) -> Path:
+def write_campaign(folder: Path, easy: int = 10, hard: int = 0, hard_limit: float = 1.5) -> Path:
     """A list of `easy` pairs, every second one violated, and `hard` ones amid them; the path of the list."""
     small, large = mlp((2, 8, 1), 1), mlp(LARGE, 2)
     (folder / "small.onnx").write_bytes(small)
@@ -67,11 +67,11 @@ def write_campaign(folder: Path, easy: int = 10, hard: int = 0, limit: float = 2
         name = f"easy{at}.vnnlib"
         bound = top + 0.5 + at if at % 2 == 0 else top - 0.1 - 0.01 * at
         (folder / name).write_bytes(at_most(round(bound, 6), 2, name).text)
-        rows.append(("small.onnx", name, limit))
+        rows.append(("small.onnx", name, 20.0))
     for at in range(hard):
         name = f"{HARD}{at}.vnnlib"
         (folder / name).write_bytes(at_most(round(high + 0.8 + 0.05 * at, 6), 10, name).text)
-        rows.insert(2 + 3 * at, (f"{HARD}.onnx", name, 1.5))
+        rows.insert(2 + 3 * at, (f"{HARD}.onnx", name, hard_limit))
     place = folder / "instances.csv"
     with place.open("w", newline="") as file:
         csv.writer(file).writerows(rows)

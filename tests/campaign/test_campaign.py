@@ -120,7 +120,7 @@ def test_files_that_change_meanwhile_are_left_open(files, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
 def test_a_killed_driver_goes_on_and_computes_nothing_twice(tmp_path):
-    files = write_campaign(tmp_path, hard=1)
+    files = write_campaign(tmp_path, hard=1, hard_limit=4)
     place = tmp_path / "r.sqlite"
     command = [sys.executable, "-m", "sutura", "campaign", files, "-o", place, "--workers", "2", "--json"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -151,7 +151,7 @@ def alive(pid):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
 def test_an_interrupt_ends_at_once_and_keeps_what_is_done(tmp_path):
-    files = write_campaign(tmp_path, hard=2, limit=60)
+    files = write_campaign(tmp_path, hard=2, hard_limit=30)
     place = tmp_path / "r.sqlite"
     command = [sys.executable, "-m", "sutura", "campaign", files, "-o", place, "--workers", "2"]
     driver = subprocess.Popen(
