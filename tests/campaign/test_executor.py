@@ -61,7 +61,7 @@ def test_lost_tasks_go_back_and_are_given_up_after_so_many_deaths():
     assert said[first]["of"] == first
     assert said[third]["of"] == third
     assert said[second]["verdict"] == "unknown"
-    assert said[second]["reason"] == f"{MOST_DEATHS} workers died of it, the last one: killed"
+    assert said[second]["reason"] == f"given up after {MOST_DEATHS} workers: killed"
     assert [scripted.given.count(key) for key in (first, second, third)] == [MOST_DEATHS, MOST_DEATHS, 1]
 
 
@@ -132,3 +132,12 @@ def test_a_worker_that_dies_idle_is_replaced(expected):
         assert not any(isinstance(e, Lost) for step in rest for e in step)
         first |= {e.key: e.answer for step in rest for e in step if isinstance(e, Ended)}
     assert core(first) == expected
+
+
+def test_a_job_that_does_not_stop_is_ended(monkeypatch):
+    monkeypatch.setattr("sutura.campaign.pool.GRACE", -2.9)
+    with Pool(1) as pool:
+        happened = [event for step in carried_out([HARD], pool) for event in step]
+    assert [type(event) for event in happened] == [Started, Lost, Ended]
+    assert happened[-1].answer["verdict"] == "unknown"
+    assert happened[-1].answer["reason"] == "ended, twice its limit and a minute late"

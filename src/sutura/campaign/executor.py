@@ -143,6 +143,6 @@ def carried_out(tasks: Iterable[Task], executor: Executor) -> Generator[list[Eve
                 if deaths[job.key] < MOST_DEATHS:
                     again.append(job)
                 else:
-                    times = f"{deaths[job.key]} workers died of it, the last one: {event.reason}"
-                    happened.append(Ended(job.key, given_up(times)))
+                    why = f"given up after {deaths[job.key]} workers: {event.reason}"
+                    happened.append(Ended(job.key, given_up(why if event.deaths == 1 else event.reason)))
         yield happened

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
 import signal
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import final
 
-from sutura.campaign.executor import Ended, Event, Executor, Lost, Started
+from sutura.campaign.executor import MOST_DEATHS, Ended, Event, Executor, Lost, Started
 from sutura.campaign.task import Task
 from sutura.campaign.worker import send, serve
+
+GRACE = 60.0
+"""Seconds beyond twice its limit after which a job is taken for stuck; limits end jobs in good time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +34,14 @@ class _Worker:
     pipe: Connection
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """The worker that has a job, and the moment (monotonic clock) at which it is ended if it still has."""
+
+    worker: _Worker
+    until: float
+
+
 @final
 class Pool(Executor):
     """`workers` processes of one thread each, started when there is something for them to do."""
@@ -36,7 +49,7 @@ class Pool(Executor):
     def __init__(self, workers: int) -> None:
         self._count = workers
         self._idle: list[_Worker] = []
-        self._busy: dict[str, _Worker] = {}
+        self._busy: dict[str, _Held] = {}
         self._news: list[Event] = []
 
     @property
@@ -47,20 +60,26 @@ class Pool(Executor):
     @property
     def pids(self) -> tuple[int, ...]:
         """The workers' process ids."""
-        return tuple(w.process.pid or 0 for w in (*self._busy.values(), *self._idle))
+        return tuple(w.process.pid or 0 for w in self._all())
 
     def submit(self, job: Task) -> None:
         """Give the task to an idle worker, or to a new one."""
         self._idle = [worker for worker in self._idle if worker.process.is_alive()]
         worker = self._idle.pop() if self._idle else _started()
-        self._busy[job.key] = worker
+        limit = job.limits.timeout
+        self._busy[job.key] = _Held(
+            worker, math.inf if limit is None else time.monotonic() + 2 * limit + GRACE
+        )
         self._news.append(Started(job.key, f"process {worker.process.pid}"))
         with contextlib.suppress(OSError):  # a worker that has just died: its pipe says so when it is read
             send(worker.pipe, job)
 
     def events(self, within: float) -> list[Event]:
         """What began, ended or was lost; waits at most so many seconds."""
-        pipes = {worker.pipe: key for key, worker in self._busy.items()}
+        for held in self._busy.values():
+            if time.monotonic() > held.until:
+                held.worker.process.kill()
+        pipes = {held.worker.pipe: key for key, held in self._busy.items()}
         ready = wait(list(pipes), 0.0 if self._news else within)
         happened = [*self._news, *(self._heard(pipes[pipe]) for pipe in pipes if pipe in ready)]
         self._news = []
@@ -68,7 +87,7 @@ class Pool(Executor):
 
     def close(self) -> None:
         """Kill every worker: what they hold is not recorded, and will be done again."""
-        workers = [*self._busy.values(), *self._idle]
+        workers = self._all()
         self._busy, self._idle = {}, []
         for worker in workers:
             worker.process.kill()
@@ -77,15 +96,21 @@ class Pool(Executor):
             worker.pipe.close()
 
     def _heard(self, key: str) -> Event:
-        worker = self._busy.pop(key)
+        held = self._busy.pop(key)
+        worker = held.worker
         try:
             answer = json.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError):
             worker.process.join()
             worker.pipe.close()
+            if time.monotonic() > held.until:
+                return Lost(key, "ended, twice its limit and a minute late", MOST_DEATHS)
             return Lost(key, _ending(worker.process.exitcode))
         self._idle.append(worker)
         return Ended(key, answer)
+
+    def _all(self) -> list[_Worker]:
+        return [*(held.worker for held in self._busy.values()), *self._idle]
 
 
 def _started() -> _Worker:
