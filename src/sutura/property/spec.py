@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -36,6 +36,7 @@ class Inequality:
 
 
 Conjunction = tuple[Inequality, ...]
+Ends = tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,20 @@ class Box:
 
     lower: tuple[Fraction, ...]
     upper: tuple[Fraction, ...]
+    _hull: list[Ends] = field(default_factory=list["Ends"], init=False, repr=False, compare=False)
+    """The float32 hull once it was asked for: exact rounding of many numbers takes long."""
 
     def float32_hull(self) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         """The box rounded outward to float32: holds every number of the box however it is cast to float32.
 
         Raises PropertyError where a bound lies beyond the float32 range.
         """
-        low = _float32_array([round_down(v) for v in self.lower], self.lower)
-        high = _float32_array([round_up(v) for v in self.upper], self.upper)
-        return low, high
+        if not self._hull:
+            low = _float32_array([round_down(v) for v in self.lower], self.lower)
+            high = _float32_array([round_up(v) for v in self.upper], self.upper)
+            self._hull.append((low, high))
+        low, high = self._hull[0]
+        return low.copy(), high.copy()
 
     def float32_inside(self) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
         """The largest float32 box inside the box, for searches whose points must truly lie in it.

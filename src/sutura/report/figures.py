@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sutura.report.chart import Bar, Series, bars, lines
+from sutura.report.summary import SIZES
 
 Figure = tuple[str, Markup]
 
@@ -26,10 +27,9 @@ def sizes(measured: list[dict[str, Any]]) -> Markup:
 def _compress(said: Mapping[str, Any]) -> list[Figure]:
     before, found = said["before"], []
     for made in said["compressed"]:
-        names = {"params": "parameters", "macs": "multiply-accumulate steps", "bytes": "bytes as ONNX"}
         rows = [
-            Bar(names[k], made[k] / before[k], f"{made[k]:,} of {before[k]:,} ({made[k] / before[k]:.0%})")
-            for k in names
+            Bar(SIZES[k], made[k] / before[k], f"{made[k]:,} of {before[k]:,} ({made[k] / before[k]:.0%})")
+            for k in SIZES
         ]
         if before["runtime_seconds"]:
             now, was = made["runtime_seconds"], before["runtime_seconds"]

@@ -88,8 +88,8 @@ svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .l1 { stroke: var(--c1); stroke-width: 2; } .l2 { stroke: var(--c2); stroke-width: 2; }
 .l3 { stroke: var(--c3); stroke-width: 2; } .axis { stroke: var(--soft); }
 .guide { stroke: var(--soft); stroke-dasharray: 4 4; }
-.wide { overflow-x: auto; } .wide img { display: block; width: 100%; min-width: 40rem; background: #fff;
-  border-radius: 4px; }
+figure img { display: block; width: 100%; background: #fff; border-radius: 4px; }
+.wide { overflow-x: auto; } .wide img { min-width: 40rem; }
 pre { white-space: pre-wrap; background: color-mix(in srgb, var(--ink) 7%, var(--paper)); padding: .6rem;
   border-radius: 4px; font-size: .85rem; }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --line: #bbb;
@@ -149,7 +149,8 @@ its boxes, and it rests on the decision alone. The proof carries over; it was no
 <figure>{{ chart }}</figure>
 {% endfor %}
 {% if stage.picture %}
-<figure class="wide"><img alt="picture of stage {{ stage.run }}"
+<figure{% if stage.run in ("repair", "evaluate") %} class="wide"{% endif %}>
+<img alt="picture of stage {{ stage.run }}"
 src="data:image/png;base64,{{ stage.picture }}"></figure>
 {% elif stage.undrawn | default(false) %}<p class="soft">A picture was asked for, and matplotlib is not
 installed: pip install 'sutura[plot]', and run the recipe again.</p>

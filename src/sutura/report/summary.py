@@ -83,12 +83,17 @@ def _condense(said: Mapping[str, Any]) -> list[Line]:
 
 
 def _compress(said: Mapping[str, Any]) -> list[Line]:
-    before = said["before"]
-    return [
-        (name, f"{before[name]:,} to {made[name]:,} ({made[name] / before[name]:.1%})")
-        for made in said["compressed"]
-        for name in ("params", "macs", "bytes")
-    ]
+    before, lines = said["before"], list[Line]()
+    for made in said["compressed"]:
+        for name, what in SIZES.items():
+            told = f"{before[name]:,} to {made[name]:,} ({made[name] / before[name]:.1%})"
+            lines.append((what, told))
+        if before.get("accuracy") is not None:
+            lines.append(("accuracy", f"{before['accuracy']:.2%} before, {made['accuracy']:.2%} after"))
+        if "region" in made:
+            moved = f"{made['region']['largest']['certified']:.4g} (certified)"
+            lines.append(("no output moves on the region by more than", moved))
+    return lines
 
 
 def _shift(said: Mapping[str, Any]) -> list[Line]:
@@ -119,6 +124,8 @@ def _risk(said: Mapping[str, Any]) -> list[Line]:
         ("least radius of an attack", f"{min(seen):.4g}" if seen else "none"),
     ]
 
+
+SIZES = {"params": "parameters", "macs": "multiply-accumulate steps", "bytes": "bytes as ONNX"}
 
 SUMMARIES: Mapping[str, Callable[[Mapping[str, Any]], list[Line]]] = {
     "verify": _verify,

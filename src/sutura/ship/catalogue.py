@@ -50,5 +50,7 @@ ROLES: Mapping[str, Role] = {
 }
 """Stage -> its role."""
 
-RESERVED = frozenset({"out", "json", "journal", "resume", "safetensors", "checkpoint", "network", "packed"})
+RESERVED = frozenset(
+    {"out", "json", "journal", "resume", "safetensors", "checkpoint", "network", "packed", "sarif", "cluster"}
+)
 """Options that the chain itself decides."""
