@@ -2,9 +2,9 @@
 
 A comparison, an arithmetic, shift, bit or boolean operator exchanged; a whole number one larger; True for
 False; min for max and any for all; a `not` or a minus dropped; the call of a check removed. Left alone are
-annotations, decorators, texts, and `strict` of zip, which only says that lengths agree. Each mutant is run in a forked
-child with limits of CPU time and memory: it is killed where the battery of tests raises anything in it, or
-does not end.
+annotations, decorators, texts, and `strict` of zip, which only says that lengths agree. Each mutant is run in
+a forked child with limits of CPU time and memory: it is killed where the battery of tests raises anything in
+it, or does not end.
 
 Why not mutmut or cosmic-ray: both start pytest anew for each mutant, some seconds before the first test; a
 forked child starts with everything imported and every expected answer known, so that all mutants can be run.

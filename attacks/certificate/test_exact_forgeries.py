@@ -19,7 +19,7 @@ from exported import (
     leaning_rows,
     leaning_weights,
 )
-from test_mutations import resigned
+from test_mutations import counted, resigned
 
 from sutura.certificate import check as fast
 from sutura.certificate import exact
@@ -92,6 +92,7 @@ def test_leaves_of_the_dispatch_tree_hold_one_number_each(places, kinds, weights
         {"original": {"sha256": "0" * 64, "more": 1}}, {"version": 1}, {"version": "2"}, {"version": True},
         {"format": "other"}, {"profile": "reals"}, {"assumes": []}, {"counts": {}}, {"properties": []},
         {"network": {"sha256": "0" * 64}}, {"tree": "AAA="}, {"tree": ""}, {"tree": "A"}, {"more": 1},
+        {"tree": "AgAA\nAAAA"}, {"tree": "AgAA!AAAA"},
     ],
 )  # fmt: skip
 def test_fields_of_a_certificate_are_what_they_must_be(change):
@@ -145,3 +146,71 @@ def test_cells_are_cut_inside_only_and_side_by_side(cut):
     counts = {True: Counts(4, 3, 0, 1, 1), False: Counts(4, 4, 0, 0, 1)}
     found = [accepted(plain, narrow, nodes, counts[key]) for key in (True, False)]
     assert any(found) == (-1 < cut < 0)
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_cells_may_be_halved_where_their_sides_end(dim):
+    plain, narrow = dense(leaning_weights()).save(), ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 0.25")
+    halves = (Split(dim), Split(dim), LEAF, LEAF, Split(1 - dim, 0.5), LEAF, LEAF)
+    nodes = (Split(dim, -2.0), LEAF, Split(dim, 2.0), *halves, LEAF)
+    wrong = certificate(plain, [narrow], nodes, Counts(1, 1, 0, 0, 1))
+    counts = counted(fast.check(plain, [narrow], wrong).reason)
+    assert accepted(plain, narrow, nodes, counts)
+    assert not accepted(plain, narrow, nodes, Counts(6, 6, 0, 0, 1))
+    assert not accepted(plain, narrow, (Split(dim), LEAF, LEAF), Counts(2, 2, 0, 0, 1))
+
+
+@pytest.mark.parametrize("end", [0.3, 0.35, 0.36, 0.37, 0.3725, 0.374, 0.3749, 0.37499])
+def test_open_boxes_are_halved_so_often_and_no_more(end):
+    text = ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 %f" % end)
+    found = accepted(dense(leaning_weights()).save(), text, (LEAF,), Counts(1, 1, 0, 0, 1))
+    assert found or end > 0.37
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 Y_2)"),
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 Y_01)"),
+        (b"(<= X_1 1.0)", b"(<= X_2 1.0)"),
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 X_1)"),
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 (* Y_1 Y_1))"),
+        (b"(<= Y_0 Y_1)", b"(<= 0 1)"),
+        (b"(<= Y_0 Y_1)", b"(= Y_0 Y_1 Y_1)"),
+        (b"(<= Y_0 Y_1)", b"(= Y_0)"),
+        (b"(<= Y_0 Y_1)", b"(or)"),
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 Y_1 Y_1)"),
+        (b"(<= Y_0 Y_1)", b"(<= Y_0 1e)"),
+        (b"(declare-const Y_1 Real)", b"(declare-const Y_2 Real)"),
+        (b"(declare-const Y_1 Real)", b"(declare-const Z_1 Real)"),
+        (b"(assert (<= X_1 1.0))", b""),
+        (b"(assert (<= X_1 1.0))", b"(assert (<= X_1 1.0)"),
+        (b"(assert (<= X_1 1.0))", b"(assert (<= X_1 1.0)))"),
+        (b"(assert (<= X_1 1.0))", b"(assume (<= X_1 1.0))"),
+        (b"(assert (<= X_1 1.0))", b"(assert (<= X_1 1.0) (<= X_1 1.0))"),
+        (b"(assert (<= X_1 1.0))", b"x (assert (<= X_1 1.0))"),
+        (b"(<= X_1 1.0)", b"(<= X_1 1e39)"),
+    ],
+)
+def test_properties_that_say_something_else_are_refused(old, new):
+    text = ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 0.25")
+    plain, one = dense(leaning_weights()).save(), Counts(1, 1, 0, 0, 1)
+    assert accepted(plain, text, (LEAF,), one)
+    assert not accepted(plain, text.replace(old, new), (LEAF,), one)
+
+
+@pytest.mark.parametrize("end", ["input", "output"])
+@pytest.mark.parametrize("kind", [onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64])
+def test_ends_are_float32(end, kind):
+    model = onnx.load_from_string(leaning().save())
+    getattr(model.graph, end)[0].type.tensor_type.elem_type = kind
+    assert not accepted(model.SerializeToString(deterministic=True))
+
+
+@pytest.mark.parametrize(("batch", "allowed"), [(None, True), (1, True), (2, False), (-1, False)])
+def test_the_batch_axis_is_free_or_one(batch, allowed):
+    model = onnx.load_from_string(leaning().save())
+    if batch is not None:
+        for end in (model.graph.input[0], model.graph.output[0]):
+            end.type.tensor_type.shape.dim[0].dim_value = batch
+    assert accepted(model.SerializeToString(deterministic=True)) == allowed
