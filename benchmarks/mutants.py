@@ -2,9 +2,9 @@
 
 A comparison, an arithmetic, shift, bit or boolean operator exchanged; a whole number one larger; True for
 False; min for max and any for all; a `not` or a minus dropped; the call of a check removed. Left alone are
-annotations, texts, and `strict` of zip, which only says that lengths agree. Each mutant is run in a forked
-child with limits of CPU time and memory: it is killed where the battery of tests raises anything in it, or
-does not end.
+annotations, decorators, texts, and `strict` of zip, which only says that lengths agree. Each mutant is run in
+a forked child with limits of CPU time and memory: it is killed where the battery of tests raises anything in
+it, or does not end.
 
 Why not mutmut or cosmic-ray: both start pytest anew for each mutant, some seconds before the first test; a
 forked child starts with everything imported and every expected answer known, so that all mutants can be run.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CPU_SECONDS, MEMORY = 15, 6 << 30
+CPU_SECONDS, MEMORY, NOTHING = 20, 6 << 30, -1
 
 SWAPS: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -53,8 +53,10 @@ def mutants(file: str, source: str, checks: Sequence[str]) -> Iterator[Mutant]:
 
 
 def built(mutant: Mutant, source: str, checks: Sequence[str]) -> ast.Module:
-    """The changed tree of a mutant."""
+    """The changed tree of a mutant; the tree as it is for one that changes nothing."""
     tree = ast.parse(source)
+    if mutant.which == NOTHING:
+        return tree
     node: Any = next(node for number, node in enumerate(kept(tree)) if number == mutant.node)
     [*changes(node, checks)][mutant.which][1](node)
     return ast.fix_missing_locations(tree)
@@ -64,7 +66,9 @@ def kept(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a tree that run: annotations are never evaluated, and texts decide nothing."""
     yield node
     for name, value in ast.iter_fields(node):
-        if name in {"annotation", "returns"} or (isinstance(node, ast.keyword) and node.arg == "strict"):
+        if name in {"annotation", "returns", "decorator_list"} or (
+            isinstance(node, ast.keyword) and node.arg == "strict"
+        ):
             continue
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, ast.AST) and not isinstance(part, ast.JoinedStr):
@@ -125,6 +129,9 @@ def survivors(
     order = list(range(len(battery)))
     left: list[Mutant] = []
     gc.freeze()
+    for file in sorted({mutant.file for mutant in found}):
+        killer = killed_by(Mutant(file, 0, "nothing", 0, NOTHING), install, battery, order)
+        assert killer is None, f"test {killer} fails on {file} as it is"
     for count, mutant in enumerate(found):
         if count % 50 == 49:
             order.sort(key=lambda at: -kills[at])

@@ -1,118 +1,118 @@
 """Mutation testing of the guard: does some test fail for every small change of what it decides?
 
-    python benchmarks/mutate_guard.py --most 60
+    python benchmarks/mutate_guard.py [--quick] [--every N] [--offset K] [--json FILE]
 
-One comparison, boolean word, constant or condition of the guard's files is changed at a time, in a copy of
-the package, and the guard's own tests are run on it. Survivors are printed with their lines.
+Mutants (benchmarks/mutants.py) of the guard's files; the battery is that of tests/runtime, test by test as
+pytest runs it, in a child forked once all of it has passed on the guard as it is. Survivors are listed with
+their line: docs/mutation_report.md explains each.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
-import random
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any, final
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from mutants import Mutant, built, mutants, survivors
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("guard.py", "condition.py", "single.py", "rows.py", "binding.py")
+FILES = ("guard", "condition", "single", "rows", "binding", "tally", "alarm")
 TESTS = ("test_condition.py", "test_rows.py", "test_guard.py")
-SECONDS = 240
+CHECKS = ("_check_shape", "_check_sizes", "_latch")
+QUICK_EVERY = 40
 
-SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
-}  # fmt: skip
-OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
-    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Add: ast.Sub, ast.Sub: ast.Add,
-}  # fmt: skip
+SOURCES = {name: (ROOT / "src" / "sutura" / "runtime" / f"{name}.py").read_text() for name in FILES}
 
 
-def mutants(source: str) -> Iterator[tuple[int, str, str]]:
-    """Line, what is changed, and the changed source, one change at a time."""
-    count = sum(1 for _ in ast.walk(ast.parse(source)))
-    for number in range(count):
-        tree = ast.parse(source)
-        node = list(ast.walk(tree))[number]
-        what = changed(node)
-        if what:
-            yield getattr(node, "lineno", 0), what, ast.unparse(ast.fix_missing_locations(tree))
+@final
+class Battery:
+    """A plugin that takes over once pytest has collected the tests."""
+
+    def __init__(self, found: Sequence[Mutant], tell: Callable[[Mutant], None]) -> None:
+        self.found = found
+        self.tell = tell
+        self.left: list[Mutant] = []
+        self.failed = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Counts what fails, and says why where anyone listens."""
+        self.failed += report.failed
+        if report.failed:
+            sys.stderr.write(report.longreprtext)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """All tests once, so that what they share is made; then each mutant."""
+        tests = [partial(self.passes, item) for item in session.items]
+        took: list[float] = []
+        for test in tests:
+            began = time.process_time()
+            test()
+            took.append(time.process_time() - began)
+        tests = [tests[at] for at in sorted(range(len(tests)), key=took.__getitem__)]
+        self.left = survivors(self.found, install, tests, self.tell)
+        return True
+
+    def passes(self, item: pytest.Item) -> None:
+        """One test; AssertionError where it fails. What its folder shares stays for the next one."""
+        module = item.getparent(pytest.Module)
+        assert module is not None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=module.parent)
+        assert not self.failed
 
 
-def changed(node: ast.AST) -> str:
-    """Change the node in place and say how; nothing where it is of another kind."""
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        before, node.ops[0] = node.ops[0], SWAPS[type(node.ops[0])]()
-        return f"{type(before).__name__} -> {type(node.ops[0]).__name__}"
-    if isinstance(node, ast.BoolOp):
-        node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        return f"to {type(node.op).__name__}"
-    if isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in OPERATORS and not literal_text(node):
-        before, node.op = node.op, OPERATORS[type(node.op)]()
-        return f"{type(before).__name__} -> {type(node.op).__name__}"
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.Invert):
-        node.op, before = ast.UAdd(), node.op
-        node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
-        return f"drop {type(before).__name__}"
-    if isinstance(node, ast.Constant) and type(node.value) is bool:
-        node.value = not node.value
-        return f"-> {node.value}"
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        node.value += 1
-        return f"-> {node.value}"
-    return ""
+def install(mutant: Mutant) -> None:
+    """Changes the module in place, and what others took from it."""
+    module = import_module(f"sutura.runtime.{mutant.file}")
+    before = dict(vars(module))
+    exec(compile(built(mutant, SOURCES[mutant.file], CHECKS), mutant.file, "exec"), vars(module))
+    new = {id(value): vars(module)[name] for name, value in before.items() if vars(module)[name] is not value}
+    for other in list(sys.modules.values()):
+        name = getattr(other, "__name__", "")
+        if other is module or not name.startswith(("sutura", "test_", "conftest")):
+            continue
+        for key, value in list(vars(other).items()):
+            if id(value) in new:
+                setattr(other, key, new[id(value)])
 
 
-def literal_text(node: ast.AST) -> bool:
-    """Type unions and texts are no arithmetic."""
-    return any(isinstance(part, ast.Constant) and part.value is None for part in ast.walk(node))
-
-
-def survives(package: Path) -> bool:
-    """Whether the guard's tests pass on the package in this folder."""
-    tests = [str(ROOT / "tests" / "runtime" / test) for test in TESTS]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
-
-
-def main() -> None:
+def main() -> int:
     """Print the survivors and the score."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--most", type=int, default=60, help="mutants tried, drawn by the seed; 0: all")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    room = ROOT / "src" / "sutura" / "runtime"
-    found = [(name, *mutant) for name in FILES for mutant in mutants((room / name).read_text())]
-    random.Random(given.seed).shuffle(found)
-    tried = found[: given.most or len(found)]
-    survivors = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "sutura"
-        shutil.copytree(ROOT / "src" / "sutura", copy)
-        for name, line, what, source in tried:
-            (copy / "runtime" / name).write_text(source)
-            if survives(Path(folder)):
-                survivors.append({"file": name, "line": line, "change": what})
-                print(f"survives: {name}:{line}: {what}", flush=True)
-            shutil.copy(room / name, copy / "runtime" / name)
-    print(f"{len(tried)} of {len(found)} mutants tried, {len(tried) - len(survivors)} killed")
+    every = QUICK_EVERY if given.quick else given.every
+    found = [mutant for name in FILES for mutant in mutants(name, SOURCES[name], CHECKS)]
+    found = found[given.offset :: every]
+    listed: list[dict[str, Any]] = []
+
+    def tell(mutant: Mutant) -> None:
+        code = SOURCES[mutant.file].splitlines()[mutant.line - 1].strip()
+        listed.append({"file": mutant.file, "line": mutant.line, "change": mutant.change, "code": code})
+        sys.stderr.write(f"survives: {mutant.file}:{mutant.line}: {mutant.change}: {code}\n")
+
+    battery = Battery(found, tell)
+    tests = [str(ROOT / "tests" / "runtime" / name) for name in TESTS]
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--capture=no", *tests], plugins=[battery])
+    cpu = sum(os.times()[2:4])
+    said = f"{len(found)} mutants, {len(found) - len(battery.left)} killed, {len(battery.left)} survive"
+    print(f"{said}; {cpu:.0f} CPU s")
     if given.json:
-        given.json.write_text(json.dumps({"tried": len(tried), "survivors": survivors}, indent=2))
+        given.json.write_text(json.dumps({"mutants": len(found), "survivors": listed}, indent=2))
+    return int(code)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

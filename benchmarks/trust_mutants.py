@@ -32,6 +32,8 @@ for folder in ("tests/certificate", "attacks/certificate"):
 
 import test_exact  # noqa: E402
 import test_exact_arithmetic  # noqa: E402
+import test_exact_forgeries  # noqa: E402
+import test_exact_gates  # noqa: E402
 import test_exact_operators  # noqa: E402
 import test_forgeries  # noqa: E402
 from mutants import Mutant, built, mutants, survivors  # noqa: E402
@@ -40,7 +42,14 @@ from sutura.certificate import exact  # noqa: E402
 
 FOLDER = Path(exact.__file__).parent
 FILES = ("ticks", "graph", "vnnlib", "gates", "delivered", "layers", "rules", "bound", "proof", "__main__")
-TESTS = (test_exact_arithmetic, test_exact, test_exact_operators, test_forgeries)
+TESTS = (
+    test_exact_arithmetic,
+    test_exact_gates,
+    test_exact,
+    test_exact_operators,
+    test_exact_forgeries,
+    test_forgeries,
+)
 SOURCES = {name: (FOLDER / f"{name}.py").read_text() for name in FILES}
 CODES = {name: compile(source, name, "exec") for name, source in SOURCES.items()}
 QUICK_EVERY = 60

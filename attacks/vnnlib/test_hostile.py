@@ -67,6 +67,28 @@ def test_bombs_are_refused_soon(body, words):
     refused(lambda: vnnlib1.parse(text, "hostile"), words)
 
 
+def test_one_list_of_millions_of_words_is_refused_in_little_memory():
+    text = (HEAD + "(assert (<= 0 (+" + " 1.5" * 8_000_000 + ")))").encode()
+    tracemalloc.start()
+    try:
+        refused(lambda: vnnlib1.parse(text, "hostile"), "items")
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("".join(f"(declare-const X_{i} Real)" for i in range(200_001)), "200,000 variables"),
+        (HEAD + "(assert (<= 0 (+ " + "(+ Y_0 1)" * 250_000 + ")))", "numbers and operations"),
+        (HEAD + "(assert (<= Y_0 1))\n" * 200_001, "inequalities"),
+    ],
+)
+def test_what_is_legal_but_too_much_is_refused_soon(text, words):
+    refused(lambda: vnnlib1.parse(text.encode(), "hostile"), words)
+
+
 def test_the_doubling_of_boxes_is_refused():
     inputs = 400
     head = "".join(f"(declare-const X_{i} Real)(assert (<= 0 X_{i} 1))" for i in range(inputs))

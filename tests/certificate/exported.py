@@ -189,10 +189,13 @@ class Guard:
     rows: bool = False
 
 
-def add_output_gate(draft: Draft, guard: Guard, blocks, clauses, constant, shift, inactive=None) -> None:
+def add_output_gate(
+    draft: Draft, guard: Guard, blocks, clauses, constant, shift, inactive=None, candidates=1
+) -> None:
     """Mends `sutura.raw`. `blocks` are (kind, index constant, other constant); fix = y + shift.
 
-    Without `inactive` there is one gate: `constant` is one row. The dispatch tree must be added afterwards.
+    Of several candidates all are the same fix. Without `inactive` there is one gate: `constant` is one row.
+    The dispatch tree must be added afterwards.
     """
     raw, rows = "sutura.raw", inactive is not None
     flat = len(draft.outputs) == 1
@@ -221,9 +224,11 @@ def add_output_gate(draft: Draft, guard: Guard, blocks, clauses, constant, shift
         draft.mend("Gather", ["sutura.bad_leaf", "sutura.first"], "sutura.bad_row", axis=1)
         draft.mend("Cast", ["sutura.bad_row"], "sutura.mended_row", to=TensorProto.INT64)
         rest = draft.mend("Gather", ["sutura.constant", "sutura.mended_row"], "sutura.fallback", axis=0)
-    draft.mend("Add", ["sutura.bad", "shift"], "sutura.mended")
-    passed = _test(draft, "sutura.mended", "test", blocks, rows=rows)
-    draft.mend("Where", [passed, "sutura.mended", rest], "sutura.sealed")
+    for at in reversed(range(candidates)):
+        end = f".{at}" if at else ""
+        draft.mend("Add", ["sutura.bad", "shift"], f"sutura.mended{end}")
+        passed = _test(draft, f"sutura.mended{end}", f"test{end}", blocks, rows=rows)
+        rest = draft.mend("Where", [passed, f"sutura.mended{end}", rest], f"sutura.sealed{end}")
     draft.mend("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index")
     draft.mend("ScatterND", [y, "sutura.index", "sutura.sealed"], "sutura.fixed")
     if not flat:
@@ -296,11 +301,12 @@ ROW_GUARD = Guard(
 )
 
 
-def leaning_rows(guard: Guard = ROW_GUARD) -> Draft:
+def leaning_rows(guard: Guard = ROW_GUARD, candidates: int = 1) -> Draft:
     """The same with tables by row, as a network with several gates has them."""
     draft = dense(leaning_weights(), "sutura.raw")
     order_constants(draft)
-    add_output_gate(draft, guard, ORDER_BLOCKS, [[1]], [[0, 0], [1, 0.5]], [0.5, -0.5], [[1], [0]])
+    tables = [[1]], [[0, 0], [1, 0.5]], [0.5, -0.5], [[1], [0]]
+    add_output_gate(draft, guard, ORDER_BLOCKS, *tables, candidates)
     add_dispatch(draft, HALVES)
     return draft
 

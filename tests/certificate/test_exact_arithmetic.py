@@ -282,3 +282,20 @@ def test_what_may_overflow_has_no_bound():
     assert exact.bound.bound([relu()], 0, [-ONE], [1 << 276]) is None
     assert exact.bound.bound([relu()], 0, [ONE], [-ONE]) is None
     assert exact.bound.bound([layer([((0,), (ONE,))], [0], 2)], 0, [ONE], [-ONE]) is None
+
+
+def test_parts_of_a_sum_may_come_at_any_scale():
+    small = ONE >> 100
+    layers = [
+        layer([((0,), (ONE,))], [0], 2),
+        layer([((0,), (small,))], [0], 2),
+        layer([((0, 1), (ONE, ONE))], [0], 0, (1, 2)),
+        layer([((0, 1), (ONE, ONE))], [0], 0, (2, 1)),
+        layer([((0, 1), (ONE, 3 * ONE))], [0], 0, (3, 4)),
+    ]
+    values = exact.bound.bound(layers, 0, [ONE], [3 * ONE])
+    ours, (weight,) = exact.bound.lowest(values, layers, 5, [1])
+    theirs = backward(values, layers, 5, [1])[0]
+    assert Fraction(ours, 1 << 64) <= theirs <= Fraction(ours, 1 << 64) + (ONE >> 90)
+    assert theirs > 3 * ONE
+    assert weight > 0

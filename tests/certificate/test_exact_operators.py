@@ -116,3 +116,37 @@ def one_node(op, inputs, **attributes):
 def test_other_forms_of_operators_are_refused(op, attributes):
     with pytest.raises((exact.ticks.RefusedError, *exact.proof.MALFORMED)):
         opened(one_node(op, (1, 3, 3), **attributes))
+
+
+@pytest.mark.parametrize("batch", [2, -2, 3])
+def test_reshape_keeps_the_batch_axis(batch):
+    draft = type(DRAFTS["tanh"])(inputs=(2, 6))
+    draft.constant("shape", np.array([batch, 3, 4]))
+    draft.node("Reshape", ["X", "shape"], "Y")
+    with pytest.raises(exact.ticks.RefusedError):
+        opened(draft)
+
+
+@pytest.mark.parametrize(
+    ("name", "roundings"),
+    [
+        ("conv", 4 * 3 * 2 + 1), ("average pool", 3 * 2 + 4), ("average pool padded", 3 * 3 + 4),
+        ("global average pool", 16 + 4), ("multiply", 0), ("constant first", 0),
+    ],
+)  # fmt: skip
+def test_every_term_of_a_sum_may_be_rounded_so_often(name, roundings):
+    layers, output = opened(DRAFTS[name])
+    made = layers[output - 1]
+    taps = max(len(weights) for _, weights in made.rows)
+    assert made.roundings == roundings
+    assert made.roundings == 0 or taps < made.roundings
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, -0.1, 1.5])
+def test_slopes_of_leaky_relu_are_from_0_to_1(slope):
+    draft = one_node("LeakyRelu", (3,), alpha=slope)
+    if 0 <= slope <= 1:
+        assert opened(draft)[1] == 1
+        return
+    with pytest.raises(exact.ticks.RefusedError):
+        opened(draft)

@@ -135,7 +135,7 @@ def test_other_shapes_and_types_are_refused(files, x):
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_an_unsafe_output_is_never_handed_on(files, boxes, safe, monkeypatch, count):
+def test_an_unsafe_output_is_never_handed_on(files, boxes, safe, monkeypatch, tmp_path, count):
     x = boxes[:count]
     bad = unsafe_output(files, x[count - 1])
     good = guarded(files)(x)
@@ -146,7 +146,7 @@ def test_an_unsafe_output_is_never_handed_on(files, boxes, safe, monkeypatch, co
         return found
 
     raising = guarded(files)
-    log = files.network.with_name(f"breaches{count}.jsonl")
+    log = tmp_path / "breaches.jsonl"
     quiet = guarded(files, GuardConfig(check=False, log=log), fallback=safe)
     replaced(raising, monkeypatch, give)
     with pytest.raises(GuardError, match=r"sample \d of \d is not handed on: the output breaks") as caught:

@@ -79,9 +79,9 @@ def _check_depth(depth: int, source: str, line: int) -> None:
 
 def _short(match: re.Match[str], reduce: Callable[[list[str | T], int], T], source: str, line: int) -> T:
     """A list that was read in one go: words, perhaps with one list of words at their end."""
-    items: list[str | T] = [*match["words"].split()]
+    items: list[str | T] = [*match["words"].split(None, LONGEST)]
     if match["inner"] is not None:
-        inner: list[str | T] = [*match["inner"].split()]
+        inner: list[str | T] = [*match["inner"].split(None, LONGEST)]
         items.append(_located(reduce, _counted(inner, source, line), source, line))
     return _located(reduce, _counted(items, source, line), source, line)
 

@@ -21,9 +21,9 @@ from sutura.property.source import read_source, stem
 from sutura.property.spec import Property
 from sutura.property.write import write as write
 
-MOST_ARITHMETIC = 1_000_000  # numbers and operations, long numbers counting more
+MOST_ARITHMETIC = 600_000  # numbers and operations, long numbers counting more
 MOST_INEQUALITIES = 200_000  # that must be kept: all but the input bounds outside of every `or`
-MOST_VARIABLES = 500_000
+MOST_VARIABLES = 200_000  # images of 224 x 224 x 3 have 150,528
 MOST_REPEATED = 50_000  # bounds of inputs that are bounded already
 MOST_IDLE = 10_000  # words of statements that assert nothing
 MOST_EMPTY = MOST_VARIABLES  # empty lists; each (declare-fun X_0 () Real) has one

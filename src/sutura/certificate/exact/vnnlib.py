@@ -71,6 +71,8 @@ def disjuncts(formula: Any, counts: Mapping[str, int]) -> list[tuple[Any, ...]]:
     if word in {"and", "or"} and parts:
         options = [disjuncts(part, counts) for part in parts]
         return multiplied(options) if word == "and" else [one for option in options for one in option]
+    if word == "=":
+        return multiplied([disjuncts([side, *parts], counts) for side in ("<=", ">=")])
     want(word in {"<=", ">=", "<", ">"} and len(parts) == 2, f"{word!r} is no formula known here")
     left, right = (linear(part, counts) for part in (parts if word[0] == "<" else parts[::-1]))
     total = plus(left, right, -1)
