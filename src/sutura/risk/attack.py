@@ -6,11 +6,12 @@ import numpy as np
 
 from sutura.bounds.crown import Checkpoint
 from sutura.risk.boundary import Asked, BoundaryConfig, Found, boundary_attack
+from sutura.risk.branch import FEW_INPUTS
 from sutura.risk.descent import ladder_attack, smaller_attack
 from sutura.risk.model import Model
 from sutura.risk.polish import polished
 from sutura.risk.safety import Uncertainty, at_risk
-from sutura.risk.scatter import FEW_INPUTS, scattered_attack
+from sutura.risk.scatter import scattered_attack
 from sutura.risk.unguided import unguided_attack
 
 ROUNDS = 3
