@@ -1,7 +1,7 @@
 """What the risk measures promise beside tightness: ranges, uncertainty, and the speed of a batched poll.
 
-    python benchmarks/risk_checks.py [--quick] [--part ranges|uncertainty|poll|all] [--seeds N] [--budget S]
-        [--json FILE] [--data FOLDER]
+    python benchmarks/risk_checks.py [--quick] [--part ranges|uncertainty|poll|all] [--shape NAME]
+        [--seeds N] [--budget S] [--json FILE] [--data FOLDER]
 
 ranges: random networks of the ten published shapes (ReLU: He; tanh: Xavier uniform; biases uniform in +-0.2),
 inputs in [0, 10]. A range is found where both ends are within 1 % of those of a search four times as large.
@@ -73,6 +73,8 @@ def ranges(arguments: argparse.Namespace, say: Console) -> list[dict[str, object
     """Ranges of every shape and seed."""
     rows = []
     for name, inputs, layers, activation, published in SHAPES:
+        if arguments.shape not in name:
+            continue
         found, excess, searched, spent = [], [], [], []
         for seed in range(arguments.seeds):
             net, limits = (
@@ -180,6 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one seed, one image, small budgets")
     parser.add_argument("--part", choices=["ranges", "uncertainty", "poll", "all"], default="all")
+    parser.add_argument("--shape", default="", help="only ranges of shapes whose name holds this")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--steps", type=int, default=200)

@@ -89,7 +89,7 @@ def test_nothing_inside_the_certified_ball_is_at_risk(seed, norm, which):
     net, x = dense((4, 8, 8, 3), seed, activation), points(1, 4, seed)
     limits = domain(np.zeros(4), np.ones(4))
     for bounds in ("crown", "lipschitz"):
-        found = quantify_risk(net, x[0], RiskConfig(risk=risk, norm=norm, bounds=bounds))
+        found = quantify_risk(net, x[0], RiskConfig(risk=risk, norm=norm, bounds=bounds, budget=0.3))
         assert found.lower <= found.upper
         radius = min(found.lower, 4.0)
         if radius == 0.0:
@@ -106,10 +106,12 @@ def test_nothing_inside_the_certified_ball_is_at_risk(seed, norm, which):
 @pytest.mark.parametrize("norm", NORMS)
 def test_branch_and_bound_closes_in_on_a_small_network(norm):
     net, x = dense((3, 12, 12, 3), 4), points(1, 3, 3)[0]
-    plain = quantify_risk(net, x, RiskConfig(norm=norm, estimator="none"))
+    plain = quantify_risk(net, x, RiskConfig(norm=norm, estimator="none", budget=0.0))
     tight = quantify_risk(net, x, RiskConfig(norm=norm, estimator="none", budget=10.0, tight=0.98, workers=1))
     assert plain.lower <= tight.lower <= tight.upper <= plain.upper
     assert tight.lower >= 0.979 * tight.upper
+    unsaid = quantify_risk(net, x, RiskConfig(norm=norm, estimator="none", tight=0.98, workers=1))
+    assert unsaid.lower >= 0.979 * unsaid.upper
 
 
 def test_branch_and_bound_through_verify_with_many_inputs():
@@ -123,7 +125,7 @@ def test_a_softmax_at_the_end_is_looked_through():
     plain, soft = dense((4, 8, 3), 2), dense((4, 8, 3), 2, last=(ops.Softmax(),))
     x = points(1, 4, 5)[0]
     for risk in (Adversarial(), Uncertainty(0.01)):
-        a, b = (quantify_risk(net, x, RiskConfig(risk=risk)) for net in (plain, soft))
+        a, b = (quantify_risk(net, x, RiskConfig(risk=risk, budget=0.0)) for net in (plain, soft))
         assert b.lower == pytest.approx(a.lower, rel=0.05)
         assert b.upper == pytest.approx(a.upper, rel=1e-3)
         assert b.lower <= b.upper

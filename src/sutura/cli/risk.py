@@ -64,9 +64,7 @@ class Asked:
 @click.option(
     "--budget",
     type=click.FloatRange(min=0),
-    default=0.0,
-    show_default=True,
-    help="Seconds of branch and bound an input.",
+    help="Seconds of branch and bound an input [default: 5 with up to 8 inputs, 0 with more].",
 )
 @click.option(
     "--patience",

@@ -10,7 +10,7 @@ import numpy as np
 
 from sutura.certificate.claim import claim
 from sutura.network.graph import Network
-from sutura.risk.quantify import RiskConfig, RiskResult
+from sutura.risk.quantify import RiskConfig, RiskResult, seconds_each
 from sutura.risk.safety import NAMES
 from sutura.risk.survey import Summary
 
@@ -30,7 +30,7 @@ def asked(config: RiskConfig, network: Network) -> dict[str, Any]:
         "domain": place,
         "bounds": config.bounds,
         "estimator": config.estimator,
-        "budget": config.budget,
+        "budget": seconds_each(config, network.input_size),
         "assumptions": list(claim(operators=(type(n.op).__name__ for n in network.nodes)).assumptions),
     }
 

@@ -6,10 +6,12 @@ import numpy as np
 
 from sutura.bounds.crown import Checkpoint
 from sutura.risk.boundary import Asked, BoundaryConfig, Found, boundary_attack
+from sutura.risk.branch import FEW_INPUTS
 from sutura.risk.descent import ladder_attack, smaller_attack
 from sutura.risk.model import Model
+from sutura.risk.polish import polished
 from sutura.risk.safety import Uncertainty, at_risk
-from sutura.risk.scatter import FEW_INPUTS, scattered_attack
+from sutura.risk.scatter import scattered_attack
 from sutura.risk.unguided import unguided_attack
 
 ROUNDS = 3
@@ -31,6 +33,7 @@ def nearest_found(seen: Model, asked: Asked, config: BoundaryConfig, checkpoint:
         found = _put(
             found, np.flatnonzero(np.isinf(found.distance) | curved), seen, asked, config, checkpoint
         )
+        found = polished(seen, asked, found, checkpoint)
     here = at_risk(asked.risk, seen.run(asked.centre.astype(np.float32)), asked.label)
     return found.nearer(Found(np.where(here, 0.0, np.inf), asked.centre.astype(np.float32)))
 

@@ -25,7 +25,7 @@ from sutura.verdict.search import VerifyConfig
 from sutura.verdict.verify import verify
 
 FEW_INPUTS = 16
-"""Up to here halving inputs pays."""
+"""Up to here halving inputs pays, and scattering points."""
 
 SHARE = 0.35
 """Share of the time that is left which one radius gets."""

@@ -51,6 +51,7 @@ ON_THE_WAY = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 1.0)
 """Where on the way to the least certain point found the tangents of KL touch."""
 
 BEYOND = 1.002
+VERY_FEW_INPUTS, FEW_SECONDS = 8, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,18 @@ class RiskConfig:
 
     `domain` None is [0, 1] for every input. `bounds` names the certified lower bound (`crown`, `slopes`:
     optimised ones after it, `lipschitz`, `none`), `budget` the wall seconds of branch and bound that each
-    input gets after it (0: none) until lower reaches `tight` times upper, `patience` those of linear bounds
-    before it. `estimator` names what fills in the estimate (`ratio`, `deepquant`, `clever`, `none`). Without
-    `gradients` the network is a black box to attacks and estimates. A reachability risk without a range to
-    leave asks for the output's range itself, within Linf distance `reach` of the input: figures
-    `attained_low`, `attained_high`, `certified_low`, `certified_high`.
+    input gets after it (0: none; None: see `seconds_each`) until lower reaches `tight` times upper,
+    `patience` those of linear bounds before it. `estimator` names what fills in the estimate (`ratio`,
+    `deepquant`, `clever`, `none`). Without `gradients` the network is a black box to attacks and estimates.
+    A reachability risk without a range to leave asks for the output's range itself, within Linf distance
+    `reach` of the input: figures `attained_low`, `attained_high`, `certified_low`, `certified_high`.
     """
 
     risk: Risk = field(default_factory=Adversarial)
     norm: Norm = "linf"
     domain: Domain | None = None
     bounds: Literal["crown", "slopes", "lipschitz", "none"] = "crown"
-    budget: float = 0.0
+    budget: float | None = None
     patience: float = 60.0
     tight: float = 0.99
     attack: BoundaryConfig = field(default_factory=BoundaryConfig)
@@ -135,6 +136,14 @@ def quantify_risk(
     return quantify_all(seen, flat, config, reference=others)[0]
 
 
+def seconds_each(config: RiskConfig, inputs: int) -> float:
+    """Wall seconds of branch and bound for each input: a few where nobody said, and inputs are so few that
+    halving them mostly decides, none where they are many or the bounds asked for are not linear ones."""
+    if config.budget is not None:
+        return config.budget
+    return FEW_SECONDS if inputs <= VERY_FEW_INPUTS and config.bounds in ("crown", "slopes") else 0.0
+
+
 def prepared(loaded: Loaded, config: RiskConfig) -> Model:
     """The network, ready to be measured many times. Raises PropertyError where the risk makes no sense."""
     check_outputs(config.risk, loaded.network.output_size)
@@ -177,15 +186,16 @@ def quantify_all(
     claimed = _claimed(seen, asked, found)
     lower, reason = _certified(seen, asked, claimed, found, config, checkpoint)
     estimate = ESTIMATORS[config.estimator](seen, asked, config, checkpoint)
+    seconds = seconds_each(config, len(limits.low))
     shared = (time.monotonic() - started) / len(x)
     results: list[RiskResult] = []
     for i in range(len(x)):
         began, at = time.monotonic(), np.array([i])
         mine = Found(found.distance[at], found.witness[at])
         bracket = Bracket(float(lower[i]), mine)
-        if config.budget > 0 and not reason and bracket.lower < config.tight * bracket.upper:
+        if seconds > 0 and not reason and bracket.lower < config.tight * bracket.upper:
             how = (
-                within(config.budget),
+                within(seconds),
                 config.tight,
                 VerifyConfig(workers=config.workers, seed=config.seed),
             )

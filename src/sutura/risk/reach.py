@@ -15,20 +15,22 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from sutura.bounds.crown import crown
-from sutura.bounds.region import Region, halves
+from sutura.bounds.region import Region
 from sutura.network.read import Loaded
 from sutura.property.build import box, output_bound
 from sutura.risk.ball import Domain, inside
 from sutura.risk.branch import FEW_INPUTS
 from sutura.risk.deepquant import values
 from sutura.risk.model import Model, model
+from sutura.risk.nearest import LARGE
 from sutura.risk.pattern import PatternConfig, pattern_search
 from sutura.risk.safety import Reachability, check_outputs
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
+from sutura.verdict.frontier import advance, together, waiting
 from sutura.verdict.goal import Goal
+from sutura.verdict.narrow import narrow
 from sutura.verdict.outcome import Proved, Violated
 from sutura.verdict.search import VerifyConfig
-from sutura.verdict.step import UNCUTTABLE, step
 from sutura.verdict.verify import verify
 
 CHUNK = 64
@@ -200,31 +202,55 @@ def _farthest_first(
     """Halve the boxes that may reach farthest until none passes `gap`; sound whenever it is stopped."""
     (index, sign), (extreme, width), (deadline, config), program = end, known, how, seen.program
     assert program is not None
+    np.empty(LARGE)
     row = np.zeros((1, program.outputs))
     row[0, index] = -sign
-    target = -sign * extreme.attained - config.gap * max(width, 1e-6)
+    spare = config.gap * max(width, 1e-6)
+    target = -sign * extreme.attained - spare
     aim = Goal(row, np.array([target]), np.zeros(1, dtype=np.bool_), np.ones((1, 1), dtype=np.bool_))
-    boxes = Region(limits.low[None], limits.high[None])
-    beyond, stuck = np.full(1, -np.inf), np.inf
-    while len(beyond) and not deadline.passed:
-        order = np.argsort(beyond, kind="stable")
-        chosen, rest = boxes.take(order[:CHUNK]), boxes.take(order[CHUNK:])
+    region = Region(limits.low[None], limits.high[None])
+    least = 0.0
+    try:
+        state = waiting(narrow(program, aim, region, None, deadline.check), np.ones(1))
+    except OutOfTimeError:
+        return replace(extreme, certified=_outermost(seen, index, sign, limits))
+    while len(state.region) and not deadline.passed:
+        order = np.argsort(state.margin, kind="stable")
+        chosen, rest = state.take(order[:CHUNK]), state.take(order[CHUNK:])
         try:
-            found = step(program, aim, chosen, None, deadline.check)
+            done = advance(program, aim, chosen, deadline.check)
         except OutOfTimeError:
             break
-        margin = np.maximum(found.margin, beyond[order[:CHUNK]])
-        open_ = np.flatnonzero(~found.safe)
-        stuck = min(stuck, float(margin[open_][found.cut[open_] == UNCUTTABLE].min(initial=np.inf)))
-        open_ = open_[found.cut[open_] != UNCUTTABLE]
-        left, right = halves(chosen.take(open_), found.cut[open_])
-        boxes = Region(
-            np.concatenate([rest.low, left.low, right.low]),
-            np.concatenate([rest.high, left.high, right.high]),
-        )
-        beyond = np.concatenate([beyond[order[CHUNK:]], margin[open_], margin[open_]])
-    least = min(0.0, stuck, float(beyond.min(initial=np.inf)))
+        if done.stuck:
+            break
+        extreme = _farther(seen, (index, sign), limits, extreme, done.corners)
+        # What goes no farther than `gap` beyond the farthest point found is good enough.
+        reached = min(0.0, -sign * extreme.attained - spare - target)
+        state = together([rest, done.open])
+        enough = state.margin >= reached
+        least = min(least, float(state.margin[enough].min(initial=0.0)))
+        state = state.take(np.flatnonzero(~enough))
+    least = min(least, float(state.margin.min(initial=0.0)))
     return replace(extreme, certified=-sign * (target + least - 2.0**-40 * abs(target)))
+
+
+def _farther(
+    seen: Model,
+    end: tuple[int, float],
+    limits: Domain,
+    extreme: Extreme,
+    corners: Float64[np.ndarray, "k n"],
+) -> Extreme:
+    """The farthest of what is known and of some points, in ONNX Runtime."""
+    if not len(corners):
+        return extreme
+    index, sign = end
+    points = inside(limits, corners).astype(np.float32)
+    outputs = sign * seen.run(points)[:, index].astype(np.float64)
+    best = int(outputs.argmax())
+    if outputs[best] <= sign * extreme.attained:
+        return extreme
+    return Extreme(sign * float(outputs[best]), extreme.certified, points[best])
 
 
 def _outermost(seen: Model, index: int, sign: float, limits: Domain) -> float:

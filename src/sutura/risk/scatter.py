@@ -16,9 +16,6 @@ from sutura.risk.boundary import Asked, BoundaryConfig, Found, boundary_attack, 
 from sutura.risk.model import Model, logits
 from sutura.risk.safety import at_risk
 
-FEW_INPUTS = 16
-"""Up to here points are scattered."""
-
 POINTS, ROUNDS = 6000, 3
 """Points of a round, of an input."""
 

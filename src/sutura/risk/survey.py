@@ -17,7 +17,7 @@ from sutura.progress import Listener, Progress, silent
 from sutura.risk.ball import domain
 from sutura.risk.journal import Journal, open_journal
 from sutura.risk.model import Model
-from sutura.risk.quantify import RiskConfig, RiskResult, prepared, quantify_all
+from sutura.risk.quantify import RiskConfig, RiskResult, prepared, quantify_all, seconds_each
 from sutura.risk.safety import NAMES
 
 CHUNK_NUMBERS = 1 << 21
@@ -114,7 +114,7 @@ def fingerprint(network: Network, data: Dataset, config: RiskConfig) -> str:
 
 def _together(seen: Model, config: RiskConfig) -> int:
     """Inputs of one batch; one by one where each has its own budget, so that the journal keeps up."""
-    if config.budget > 0:
+    if seconds_each(config, seen.network.input_size) > 0:
         return 1
     widest = seen.network.input_size if seen.program is None else max(seen.program.sizes)
     return max(1, min(MOST_TOGETHER, CHUNK_NUMBERS // (config.attack.walks * widest)))
