@@ -19,6 +19,7 @@ from scipy.special import log_softmax, softmax
 from sutura.calibration.scaling import COLDEST, HOTTEST
 from sutura.errors import DataError
 
+Array = np.ndarray
 Samples = Float32[np.ndarray, "batch *sample"]
 Logits = Float64[np.ndarray, "batch classes"]
 Labels = Int64[np.ndarray, " batch"]
@@ -86,8 +87,7 @@ def gaussian(x: Samples) -> Gaussian:
     """Probabilistic PCA of the samples, flattened; raises DataError where they are all alike."""
     flat = x.reshape(len(x), -1)[: max(2, NUMBERS // x[0].size)].astype(np.float64)
     mean, width = flat.mean(axis=0), flat.shape[1]
-    values, vectors = np.linalg.eigh((flat - mean) @ (flat - mean).T)
-    values, vectors = values[::-1], vectors[:, ::-1]
+    values, vectors = _principal(flat - mean)
     total = float(values[values > 0].sum())
     if total <= 1e-12 * max(1.0, float((flat**2).sum())):
         raise DataError("the samples are all alike; distance needs samples that vary")
@@ -96,8 +96,19 @@ def gaussian(x: Samples) -> Gaussian:
     spread = values[:count] / len(flat)
     left = (total / len(flat) - spread.sum()) / max(width - count, 1)
     rest = 1 / max(left, 1e-6 * spread[-1]) if width > count else 1 / spread[-1]
-    unit = (flat - mean).T @ (vectors[:, :count] / np.sqrt(values[:count]))
-    return Gaussian(mean, unit * np.sqrt(np.maximum(rest - 1 / spread, 0)), rest)
+    scale = np.sqrt(np.maximum(rest - 1 / spread, 0))
+    return Gaussian(mean, vectors[:, :count] * scale, rest)
+
+
+def _principal(apart: Array) -> tuple[Array, Array]:
+    """Sums of squares along the principal directions, falling, and the directions as columns."""
+    count, width = apart.shape
+    if width <= count:
+        values, vectors = np.linalg.eigh(apart.T @ apart)
+        return values[::-1], vectors[:, ::-1]
+    values, vectors = np.linalg.eigh(apart @ apart.T)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    return values, apart.T @ (vectors / np.sqrt(np.maximum(values, 1e-300)))
 
 
 def by_distance(
