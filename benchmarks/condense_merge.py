@@ -34,7 +34,7 @@ from sutura.condensation.blocks import Weights, blocks, replaced, weights
 from sutura.condensation.bound import merge_bound
 from sutura.condensation.initial import condensing
 from sutura.condensation.merge import merge, plan
-from sutura.condensation.target import accuracy
+from sutura.condensation.target import accuracy_of
 from sutura.dataset import Dataset
 from sutura.network.evaluate import evaluate
 from sutura.network.graph import Network
@@ -124,7 +124,7 @@ def cut_down(network: Network, share: float, test: Dataset) -> dict[str, float]:
         "merging": lambda: pruned(network, share, merging=True),
         "prune": lambda: pruned(network, share, merging=False),
     }
-    return {k: 100.0 * accuracy(make(), test, "argmax") for k, make in scores.items()} | {"bound": loose}
+    return {k: 100.0 * accuracy_of(make(), test, "argmax") for k, make in scores.items()} | {"bound": loose}
 
 
 def run(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
