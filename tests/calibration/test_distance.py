@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.special import softmax
 from test_calibrate import blobs, onnx_net, torch_net
 
@@ -11,6 +14,7 @@ from sutura.calibration.calibrate import calibrate
 from sutura.calibration.config import CalibrateConfig
 from sutura.calibration.distance import ByDistance, Gaussian, by_distance, gaussian, nearness
 from sutura.calibration.fold import folded_by_distance, network_scores
+from sutura.cli.app import main
 from sutura.errors import DataError
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import load
@@ -85,3 +89,16 @@ def test_the_folded_network_goes_on_into_verify():
     network = folded_by_distance(load(onnx_net()).network, scale)
     region = argmax_in(box([0.19, 0.29], [0.21, 0.31]), [0], outputs=3)
     assert isinstance(verify(load(write_onnx(network)), region).verdict, Proved)
+
+
+def test_the_command_tells_both_temperatures(tmp_path):
+    data = blobs(800)
+    (tmp_path / "net.onnx").write_bytes(onnx_net())
+    np.savez(tmp_path / "v.npz", x=data.x, y=data.y)
+    asked = ("calibrate", tmp_path / "net.onnx", "--data", tmp_path / "v.npz", "--method")
+    asked = [*map(str, asked), "distance-temperature"]
+    told = CliRunner().invoke(main, asked)
+    assert told.exit_code == 0, told.stderr
+    assert "near the data" in told.stderr
+    found = json.loads(CliRunner().invoke(main, [*asked, "--json"]).stdout)["scaling"]
+    assert found["far"] < found["near"] < 1
