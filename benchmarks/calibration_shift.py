@@ -27,9 +27,10 @@ from torch import nn
 
 from sutura.calibration.affine import NINE
 from sutura.calibration.corruption import CORRUPTIONS
+from sutura.calibration.distance import by_distance, gaussian
 from sutura.calibration.falcon import FalconConfig, falcon
 from sutura.calibration.graded import graded
-from sutura.calibration.noise import perturbed_validation
+from sutura.calibration.noise import perturbed_samples, perturbed_validation
 from sutura.calibration.objective import adversarial, evidential, label_smoothing, plain
 from sutura.calibration.predict import dropout_probabilities, ensemble_probabilities, evidence, scores_of
 from sutura.calibration.protocol import measure, shift_interval
@@ -43,6 +44,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SUTURA_DATA", ROOT.parent / "shared" / "data"))
 PENALTY = 1e-4
 MEMBERS = 5
+NEAREST = 1000
+"""Training images that say what is near."""
 
 
 def mlp():
@@ -117,8 +120,38 @@ def soft(scores):
     return lambda x: softmax(scores(x), axis=1)
 
 
+def doubted(scores):
+    return lambda x: evidence(scores(x))
+
+
+MAPS = {"evidential": doubted}
+
+
+def always(scores, level):
+    """The decisions of the scores, each with the same confidence."""
+
+    def predict(x):
+        z = scores(x)
+        p = np.full(z.shape, (1 - level) / (z.shape[1] - 1))
+        p[np.arange(len(z)), z.argmax(axis=1)] = level
+        return p
+
+    return predict
+
+
 def mapped(scaling, scores):
     return lambda x: scaling(scores(x))
+
+
+def two_temperatures(scores, run, seed, *, noisy):
+    """One by the validation images near the training images; the one far away fitted under noise, or 1."""
+    x, y = run.data["validation"].x, run.data["validation"].y
+    shifted = None
+    if noisy:
+        away, truth = perturbed_samples(scores, x, y, seed)
+        shifted = away[len(x) :], scores(away[len(x) :]), truth[len(x) :]
+    scale = by_distance(run.near, (x, scores(x), y), shifted)
+    return lambda x: scale(scores(x), x)
 
 
 def methods(network, seed, run):
@@ -142,11 +175,16 @@ def methods(network, seed, run):
 
     def made(name):
         _, scores, spent = grown(name)
-        return (lambda x: evidence(scores(x))) if name == "evidential" else soft(scores), spent
+        return MAPS.get(name, soft)(scores), spent
 
     def cooled(name):
         _, scores, spent = grown(name)
         return mapped(temperature(scores(checked.x), checked.y), scores), spent
+
+    def near(name, *, noisy=False):
+        _, scores, spent = grown(name)
+        began = time.process_time()
+        return two_temperatures(scores, run, seed, noisy=noisy), spent + time.process_time() - began
 
     def ensemble(name):
         members = [grown(name, k) for k in range(MEMBERS)]
@@ -159,14 +197,7 @@ def methods(network, seed, run):
     def constant():
         _, scores, spent = grown("L2-dropout")
         level = measure(soft(scores), checked.x, checked.y, NINE).mean.accuracy
-
-        def predict(x):
-            z = scores(x)
-            p = np.full(z.shape, (1 - level) / (z.shape[1] - 1))
-            p[np.arange(len(z)), z.argmax(axis=1)] = level
-            return p
-
-        return predict, spent
+        return always(scores, level), spent
 
     return {
         "L2-dropout": lambda: made("L2-dropout"),
@@ -180,6 +211,8 @@ def methods(network, seed, run):
         "FALCON released + temperature": lambda: cooled("FALCON released"),
         "graded (ours)": lambda: made("graded (ours)"),
         "graded + temperature (ours)": lambda: cooled("graded (ours)"),
+        "graded + distance (ours)": lambda: near("graded (ours)"),
+        "distance temperature (ours)": lambda: near("L2-dropout", noisy=True),
         "label smoothing": lambda: made("label smoothing"),
         "evidential": lambda: made("evidential"),
         "FALCON released, entropy only": lambda: made("FALCON released, entropy only"),
@@ -190,11 +223,11 @@ def methods(network, seed, run):
     }
 
 
-def row(predict, spent, data):
+def row(predict, spent, data, draws):
     """Figures of a predictor in domain and under both families of shifts."""
     affine = measure(predict, data.x, data.y, NINE)
     corrupted = measure(predict, data.x, data.y, CORRUPTIONS)
-    spans = [shift_interval(shift, draws=50) for shift in affine.shifts]
+    spans = [shift_interval(shift, draws=draws) for shift in affine.shifts]
     return {
         "domain": asdict(affine.domain),
         "affine": asdict(affine.mean),
@@ -258,17 +291,18 @@ def main():
     parser.add_argument("--train", type=int, default=55000)
     parser.add_argument("--test", type=int, default=10000)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--quick", action="store_true", help="MLP, one seed, 2,000 images, 3 epochs")
+    parser.add_argument("--quick", action="store_true", help="MLP, one seed, 1,000 images, 3 epochs")
     parser.add_argument("--json", type=Path)
     run = parser.parse_args()
     if run.quick:
-        run.networks, run.seeds, run.train, run.test, run.epochs = ["mlp"], [0], 2000, 100, 3
+        run.networks, run.seeds, run.train, run.test, run.epochs = ["mlp"], [0], 1000, 100, 3
     with np.load(DATA / "mnist" / "mnist.npz") as mnist:
         run.data = {
             "train": part(mnist["x_train"], mnist["y_train"], 0, run.train),
             "validation": part(mnist["x_train"], mnist["y_train"], 55000, 55000 + min(5000, run.test)),
         }
         test = part(mnist["x_test"], mnist["y_test"], 0, run.test)
+    run.near = gaussian(run.data["train"].x[:NEAREST])
     what = {"train": run.train, "test": run.test, "epochs": run.epochs, "batch": 100, "rate": 1e-3}
     rows, run.seconds = {}, {}
     if run.json and run.json.exists():
@@ -282,7 +316,7 @@ def main():
                 key = f"{network}|{name}|{seed}"
                 if key in rows or (run.methods and name not in run.methods):
                     continue
-                rows[key] = row(*make(), test)
+                rows[key] = row(*make(), test, 10 if run.quick else 50)
                 found = rows[key]
                 print(
                     f"{key}: ECE {found['domain']['ece']:.3f}, mean {found['affine']['ece']:.3f}", flush=True

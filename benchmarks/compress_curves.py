@@ -35,13 +35,13 @@ from small_classifiers import digits, mnist
 from threadpoolctl import threadpool_limits
 
 from sutura.compression.compress import Compressed, at
-from sutura.compression.figures import accuracy, outputs, outputs_of
 from sutura.compression.latency import in_runtime, medians
 from sutura.compression.methods import METHODS
 from sutura.compression.study import PORTFOLIO, CompressConfig, study
 from sutura.dataset import Dataset
 from sutura.errors import CompressionError
 from sutura.network.graph import Network
+from sutura.network.predictions import accuracy, outputs, outputs_of
 from sutura.network.read import load
 from sutura.writing import write_all
 

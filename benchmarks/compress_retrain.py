@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sutura.compression.compress import compress
-from sutura.compression.figures import accuracy, outputs_of
 from sutura.compression.retrain import RetrainConfig, retrain
 from sutura.compression.study import PORTFOLIO, CompressConfig
 from sutura.dataset import Dataset
 from sutura.network.graph import Network
+from sutura.network.predictions import accuracy, outputs_of
 from sutura.network.read import load
 from sutura.network.torch_read import from_torch
 from sutura.training.config import TrainConfig

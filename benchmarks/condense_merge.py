@@ -1,6 +1,7 @@
 """Hidden neurons taken away without retraining and without data: our merge beside pruning and Neuron Merging.
 
-    python benchmarks/condense_merge.py [--quick] [--sets A,B] [--data FOLDER] [--seeds N] [--json FILE]
+    python benchmarks/condense_merge.py [--quick] [--sets A,B] [--starts A,B] [--longer N] [--data FOLDER]
+        [--seeds N] [--json FILE]
 
 Each network is trained from default weights and from condensing ones (gamma 1.5 and 2), then cut to a share
 of its hidden neurons: `ward` is sutura's merge, `merging` Neuron Merging (Kim et al., NeurIPS 2020: neurons
@@ -34,7 +35,7 @@ from sutura.condensation.blocks import Weights, blocks, replaced, weights
 from sutura.condensation.bound import merge_bound
 from sutura.condensation.initial import condensing
 from sutura.condensation.merge import merge, plan
-from sutura.condensation.target import accuracy
+from sutura.condensation.target import accuracy_of
 from sutura.dataset import Dataset
 from sutura.network.evaluate import evaluate
 from sutura.network.graph import Network
@@ -124,15 +125,16 @@ def cut_down(network: Network, share: float, test: Dataset) -> dict[str, float]:
         "merging": lambda: pruned(network, share, merging=True),
         "prune": lambda: pruned(network, share, merging=False),
     }
-    return {k: 100.0 * accuracy(make(), test, "argmax") for k, make in scores.items()} | {"bound": loose}
+    return {k: 100.0 * accuracy_of(make(), test, "argmax") for k, make in scores.items()} | {"bound": loose}
 
 
 def run(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """All starts and sizes of one data set."""
     train_set, test, widths, shares = split(name, options.data, options.quick)
-    epochs = {"digits": 300, "mnist": 8, "fashion": 20}[name] // (4 if options.quick else 1)
+    epochs = options.longer * {"digits": 300, "mnist": 8, "fashion": 20}[name] // (4 if options.quick else 1)
     rows: list[dict[str, object]] = []
-    for start, gamma in STARTS.items():
+    for start in options.starts.split(","):
+        gamma = STARTS[start]
         networks = [trained(train_set, widths, gamma, seed, epochs) for seed in range(options.seeds)]
         for share in shares:
             each = [cut_down(network, share, test) for network in networks]
@@ -159,6 +161,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--sets", default="digits,mnist,fashion", help="data sets")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--starts", default=",".join(STARTS), help="initial weights")
+    parser.add_argument("--longer", type=int, default=1, help="times the epochs")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from sutura.compression.figures import accuracy, outputs, outputs_of
 from sutura.dataset import Dataset
 from sutura.network.graph import Network
+from sutura.network.predictions import accuracy, outputs, outputs_of
 from sutura.network.read import load
 from sutura.shift.convert import ShiftConfig, to_shift
 

@@ -67,7 +67,7 @@ def test_post_hoc_methods_on_a_network(method, closing):
     found = calibrate(loaded, blobs(1500), CalibrateConfig(method=method, holdout=0.4))
     assert found.samples == 600
     assert found.before.ece > 0.06
-    if method != "perturbed-temperature":
+    if "-" not in method:  # fitted to samples of the domain alone
         assert found.after.ece < found.before.ece / 2
         assert found.after.nll < found.before.nll
     assert found.interval.low.ece <= found.after.ece <= found.interval.high.ece

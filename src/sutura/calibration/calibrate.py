@@ -13,10 +13,11 @@ from jaxtyping import Float64
 from scipy.special import softmax
 
 from sutura.calibration.config import CalibrateConfig
-from sutura.calibration.fold import evidence_head, folded, network_scores
+from sutura.calibration.distance import ByDistance, by_distance, gaussian
+from sutura.calibration.fold import evidence_head, folded, folded_by_distance, network_scores
 from sutura.calibration.made import Made, Predictor, Run, Samples, Source, unheard
-from sutura.calibration.noise import perturbed_validation
-from sutura.calibration.scaling import Affine, Fit, Scaling, identity, isotonic, temperature, vector
+from sutura.calibration.noise import perturbed_samples, perturbed_validation
+from sutura.calibration.scaling import Affine, Fit, Scaling, isotonic, temperature, vector
 from sutura.calibration.score import Interval, Outcomes, Scores, interval, outcomes, summary
 from sutura.dataset import Dataset
 from sutura.errors import CalibrationError, DataError, RefusedError
@@ -201,22 +202,53 @@ def _mapped(source: Source, scaling: Scaling) -> Made:
     return Made(predict, network, module, scaling)
 
 
-def _retrained(name: str, *, fit: Fit | None = None) -> Callable[..., Made]:
-    """Train on from the weights there are; then fit a temperature on a part kept for it, where asked."""
+def _two_temperatures(source: Source, data: Dataset, config: CalibrateConfig, run: Run) -> Made:
+    """Half of the samples say what is near; the other half, as it is and under noise, how sure to be."""
+    known, kept = split(data, 0.5, config.seed + 1)
+    scores, labels = source.scores(kept.x), _labels(kept)
+    away, truth = perturbed_samples(source.scores, kept.x, labels, config.seed)
+    away, truth = away[len(kept) :], truth[len(kept) :]
+    shifted = away, source.scores(away), truth
+    return _scaled_by_distance(source, by_distance(gaussian(known.x), (kept.x, scores, labels), shifted))
+
+
+def _scaled_by_distance(source: Source, scale: ByDistance) -> Made:
+    """The source with its scores times what distance says."""
+    network, module = None, None
+    if source.network is not None:
+        network = folded_by_distance(source.network, scale)
+    if source.module is not None:
+        from sutura.calibration.predict import ScaledByDistance
+
+        module = ScaledByDistance(source.module, scale)
+    return Made(lambda x: scale(source.scores(x), x), network, module, scale)
+
+
+def _graded(source: Source, data: Dataset, config: CalibrateConfig, run: Run) -> Made:
+    """Trained on a part; the rest makes scores near the data as sure as they should be in domain."""
+    require("safetensors", "torch")
+    from sutura.calibration.retrain import retrained
+
+    part, kept = split(data, 0.2, config.seed + 1)
+    trained = retrained("graded", source, part, config, run)
+    scale = by_distance(gaussian(part.x), (kept.x, trained.scores(kept.x), _labels(kept)))
+    return _scaled_by_distance(trained, scale)
+
+
+def _retrained(name: str) -> Callable[..., Made]:
+    """Train on from the weights there are."""
 
     def make(source: Source, data: Dataset, config: CalibrateConfig, run: Run) -> Made:
         require("safetensors", "torch")
         from sutura.calibration.retrain import retrained
 
-        part, kept = split(data, 0.2, config.seed + 1) if fit else (data, data)
-        trained = retrained(name, source, part, config, run)
+        trained = retrained(name, source, data, config, run)
         if name == "evidential":
             from sutura.calibration.predict import evidence
 
             network = evidence_head(trained.network) if trained.network else None
             return Made(lambda x: evidence(trained.scores(x)), network, trained.module)
-        scaling = (fit or identity)(trained.scores(kept.x), _labels(kept))
-        return _mapped(trained, scaling) if fit else _bare(trained)
+        return _bare(trained)
 
     return make
 
@@ -249,12 +281,13 @@ METHODS: dict[str, Method] = {
     "perturbed-temperature": Method(
         _post_hoc(temperature, perturbed=True), "one temperature, fitted under noise (Tomani et al. 2021)"
     ),
+    "distance-temperature": Method(
+        _two_temperatures, "ours: one temperature near the data, one far from them fitted under noise"
+    ),
     "label-smoothing": Method(_retrained("label-smoothing"), "train with smoothed labels", trains=True),
     "evidential": Method(_retrained("evidential"), "train for evidence (Sensoy et al. 2018)", trains=True),
     "falcon": Method(_retrained("falcon"), "FALCON (Tomani and Buettner 2021)", trains=True),
-    "graded": Method(
-        _retrained("graded", fit=temperature), "ours: targets that fade with perturbation", trains=True
-    ),
+    "graded": Method(_graded, "ours: targets that fade with perturbation, surer near the data", trains=True),
     "mc-dropout": Method(_dropout, "the mean of passes with dropout", one_network=False),
     "ensemble": Method(_ensemble("plain"), "members trained anew", trains=True, one_network=False),
     "adversarial-ensemble": Method(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine, Scaling
 from sutura.errors import NetworkError
 from sutura.network import ops
@@ -15,11 +16,14 @@ from sutura.network.budget import shown, shown_shape
 from sutura.network.graph import Network, Node
 from sutura.network.onnx_write import digest_of, write_onnx
 from sutura.network.run import open_session, run
+from sutura.network.shapes import output_shape
 
 BATCH = 500
 
+INPUT = -1
+
 Step = tuple[ops.Op, tuple[int, ...]]
-"""An operator, and which values it reads: 0 is the scores, k what step k gave."""
+"""An operator, and which values it reads: 0 is the scores, k what step k gave, INPUT the network's input."""
 
 
 def scores_part(network: Network) -> Network:
@@ -68,6 +72,30 @@ def folded(network: Network, scaling: Scaling) -> Network:
     return _ended(network, steps)
 
 
+def folded_by_distance(network: Network, scale: ByDistance) -> Network:
+    """The network with its scores times a factor that its input's distance decides; decisions stay."""
+    held, classes, span = scale.gaussian, network.output_shape[0], scale.end - scale.start
+    narrow, mean = held.directions / np.sqrt(span), held.mean.astype(np.float32)
+    ones = np.ones((narrow.shape[1], classes), np.float32)
+    apart = np.full((len(mean), classes), held.rest / span, np.float32)
+    steps: list[Step] = [
+        (ops.Reshape((len(mean),)), (INPUT,)),
+        (ops.SubtractConstant(mean), (1,)),
+        (ops.Square(), (2,)),
+        (ops.MatMul(apart), (3,)),
+        (ops.MatMul(narrow.astype(np.float32)), (2,)),
+        (ops.Square(), (5,)),
+        (ops.MatMul(ones), (6,)),
+        (ops.Subtract(), (7, 4)),
+        (ops.AddConstant(np.full(classes, scale.end / span, np.float32)), (8,)),
+        (ops.Clip(0.0, 1.0), (9,)),
+        (ops.MultiplyConstant(np.full(classes, scale.near - scale.far, np.float32)), (10,)),
+        (ops.AddConstant(np.full(classes, scale.far, np.float32)), (11,)),
+        (ops.Multiply(), (0, 12)),
+    ]
+    return _ended(network, steps)
+
+
 def evidence_head(network: Network) -> Network:
     """The network with evidential probabilities for its scores: alpha / sum of alpha, alpha = relu + 1.
 
@@ -96,13 +124,16 @@ def _ended(network: Network, steps: Sequence[Step]) -> Network:
     body, closing = _parts(network)
     names = _free(network, [f"{scores}.raw", *(f"calibrated.{k + 1}" for k in range(len(steps) - 1))])
     values = [*names, scores]
+    known = {INPUT: network.input, **dict(enumerate(values))}
     added = [
-        Node(f"calibration.{k}", op, tuple(values[i] for i in reads), values[k])
+        Node(f"calibration.{k}", op, tuple(known[i] for i in reads), values[k])
         for k, (op, reads) in enumerate(steps, 1)
     ]
     moved = [_reading(node, {scores: values[0]}) for node in body]
     nodes = (*moved, *added, *([closing] if closing else []))
-    shapes = {**network.shapes, **dict.fromkeys(names, network.output_shape)}
+    shapes = {**network.shapes, names[0]: network.output_shape}
+    for node in added:
+        shapes[node.output] = output_shape(node.op, tuple(shapes[value] for value in node.inputs))
     return _digested(replace(network, nodes=nodes, shapes=shapes))
 
 

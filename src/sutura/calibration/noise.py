@@ -25,10 +25,10 @@ def noisy(x: Samples, deviation: float, seed: int) -> Samples:
     return np.clip(changed, x.min(), x.max()).astype(np.float32)
 
 
-def perturbed_validation(
+def perturbed_samples(
     scores: Scorer, x: Samples, y: Int64[np.ndarray, " batch"], seed: int = 0
-) -> tuple[Float64[np.ndarray, "ten_times_batch classes"], Int64[np.ndarray, " ten_times_batch"]]:
-    """Scores and labels of the samples at ten levels of noise, at which accuracy falls evenly to chance.
+) -> tuple[Float32[np.ndarray, "ten_times_batch *sample"], Int64[np.ndarray, " ten_times_batch"]]:
+    """The samples and labels at ten levels of noise, at which accuracy falls evenly to chance.
 
     Tomani et al., "Post-hoc uncertainty calibration for domain drift scenarios", CVPR 2021. The levels are
     interpolated from the accuracies at TRIED; the last is the one 95 % of the way to chance.
@@ -37,8 +37,17 @@ def perturbed_validation(
     chance = float(np.bincount(y).max() / len(y))
     way = np.minimum(np.arange(1, LEVELS) / (LEVELS - 1), 0.95)
     deviations = np.interp(-(accuracy[0] + way * (chance - accuracy[0])), -accuracy, loudness)
-    noised = [scores(noisy(x, float(d), seed + level)) for level, d in enumerate(deviations, 1)]
-    return np.concatenate([scores(x), *noised]), np.tile(y, LEVELS)
+    noised = [noisy(x, float(d), seed + level) for level, d in enumerate(deviations, 1)]
+    return np.concatenate([x, *noised]), np.tile(y, LEVELS)
+
+
+def perturbed_validation(
+    scores: Scorer, x: Samples, y: Int64[np.ndarray, " batch"], seed: int = 0
+) -> tuple[Float64[np.ndarray, "ten_times_batch classes"], Int64[np.ndarray, " ten_times_batch"]]:
+    """Scores and labels of `perturbed_samples`."""
+    samples, labels = perturbed_samples(scores, x, y, seed)
+    parts = [scores(samples[at : at + len(x)]) for at in range(0, len(samples), len(x))]
+    return np.concatenate(parts), labels
 
 
 def _heard(

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Float64
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine
 from sutura.errors import DataError, NetworkError
 
@@ -99,6 +100,30 @@ class Scaled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Calibrated scores."""
         return self.module(x) * self.scale + self.offset
+
+
+@final
+class ScaledByDistance(nn.Module):
+    """A module whose scores are multiplied by a factor that the distance of its input decides."""
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, module: nn.Module, scale: ByDistance) -> None:
+        super().__init__()
+        self.module = module
+        place, held, span = next(module.parameters()).device, scale.gaussian, scale.end - scale.start
+        numbers = {"mean": held.mean, "directions": held.directions / np.sqrt(span)}
+        for name, value in numbers.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=place))
+        self.rest, self.end, self.near, self.far = held.rest / span, scale.end / span, scale.near, scale.far
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calibrated scores."""
+        apart = x.flatten(1) - self.mean
+        along = (apart @ self.directions).square().sum(dim=1)
+        near = (self.end + along - self.rest * apart.square().sum(dim=1)).clamp(0, 1)
+        return self.module(x) * (self.far + (self.near - self.far) * near)[:, None]
 
 
 def module_of(given: object) -> nn.Module:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -71,7 +72,7 @@ def temperature(logits: Logits, labels: Labels) -> Affine:
         return float(-log_softmax(z / np.exp(log_t), axis=1)[np.arange(len(z)), labels].mean())
 
     limits = (np.log(COLDEST), np.log(HOTTEST))
-    found = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
+    found: Any = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-6})
     return Affine(np.full(z.shape[1], np.exp(-found.x)), np.zeros(z.shape[1]))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 from scipy import fft
+from scipy.optimize import brentq
 
 from sutura.errors import DataError
 
@@ -135,16 +136,14 @@ def smooth_calibration_error(
         smoothed = np.asarray(fft.idct(waves * np.exp(-damping * sigma**2), norm="ortho"))
         return float(np.abs(smoothed).sum())
 
-    return _fixed_point(error)
+    def excess(sigma: float) -> float:
+        return error(sigma) - sigma
 
-
-def _fixed_point(error: Callable[[float], float]) -> float:
-    """The width at which a falling error equals the width, by bisection to 1e-5."""
-    low, high = 0.0, 1.0
-    while high - low > 1e-5:
-        middle = (low + high) / 2
-        low, high = (middle, high) if error(middle) > middle else (low, middle)
-    return error(high)
+    # The error falls with the width, from at most 1: there is one width that it equals.
+    if error(1e-6) <= 1e-6:
+        return 0.0
+    width: Any = brentq(excess, 1e-6, 2.0, xtol=1e-6)
+    return error(float(width))
 
 
 @dataclass(frozen=True, slots=True)

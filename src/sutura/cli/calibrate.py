@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sutura.calibration.calibrate import METHODS, Calibrated, calibrate
 from sutura.calibration.config import CalibrateConfig
+from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine
 from sutura.cli import options
 from sutura.cli.console import Exit, epochs, guarded, messages, plain, print_json
@@ -123,6 +124,9 @@ def _body(network: Path, data: Path, found: Calibrated, files: list[str]) -> dic
             "scale": found.made.scaling.scale.tolist(),
             "offset": found.made.scaling.offset.tolist(),
         }
+    if isinstance(found.made.scaling, ByDistance):
+        scale = found.made.scaling
+        body["scaling"] = {"near": scale.near, "far": scale.far, "start": scale.start, "end": scale.end}
     return body | {
         "held_out_samples": found.samples,
         "before": asdict(found.before),
@@ -154,5 +158,9 @@ def _show(found: Calibrated, files: list[str]) -> None:
     scaling = found.made.scaling
     if isinstance(scaling, Affine) and not scaling.offset.any():
         console.print(f"temperature {1 / scaling.scale[0]:.4f}")
+    if isinstance(scaling, ByDistance):
+        console.print(
+            f"temperature {1 / scaling.near:.4f} near the data, {1 / scaling.far:.4f} far from them"
+        )
     for file in files:
         console.print(f"wrote {plain(file)}")

@@ -13,12 +13,12 @@ from rich.table import Table
 from sutura.cli import options
 from sutura.cli.console import Exit, guarded, messages, plain, print_json
 from sutura.compression.calibration import check_fits
-from sutura.compression.figures import accuracy, outputs
 from sutura.compression.latency import in_runtime, medians
 from sutura.dataset import Dataset, read_dataset
 from sutura.errors import OutputError
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
+from sutura.network.predictions import accuracy, outputs
 from sutura.network.read import load
 from sutura.report.document import document
 from sutura.report.shift import Figures, account

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from sutura.compression.figures import change, divergence, outputs_of
+from sutura.compression.figures import change, divergence
 from sutura.dataset import Dataset
 from sutura.errors import DataError
 from sutura.network.budget import shown, shown_shape
 from sutura.network.graph import Network
+from sutura.network.predictions import outputs_of
 
 FEWEST = 8
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from sutura.compression.calibration import check_fits
 from sutura.compression.compress import Compressed
-from sutura.compression.figures import accuracy, outputs_of
 from sutura.compression.latency import in_runtime, medians
 from sutura.dataset import Dataset
 from sutura.network.graph import Network
+from sutura.network.predictions import accuracy, outputs_of
 
 ROUNDS = 50
 

@@ -12,7 +12,7 @@ from sutura.condensation.bound import merge_bound
 from sutura.condensation.measure import LayerOrientations, measured
 from sutura.condensation.merge import Merged, plan
 from sutura.condensation.target import (
-    accuracy,
+    accuracy_of,
     merged_to_share,
     merged_within_difference,
     merged_within_loss,
@@ -86,7 +86,7 @@ def condense(loaded: Loaded, config: CondenseConfig | None = None, *, listen: Li
     accuracies = None
     if config.data is not None:
         decision = config.difference.decision
-        accuracies = tuple(accuracy(n, config.data, decision) for n in (network, merged.network))
+        accuracies = tuple(accuracy_of(n, config.data, decision) for n in (network, merged.network))
     return Condensed(layers, merged, bound, difference, accuracies)  # pyright: ignore[reportArgumentType]
 
 

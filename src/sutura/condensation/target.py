@@ -7,18 +7,17 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from sutura.condensation.merge import Merged, Plan, merge
 from sutura.dataset import Dataset
 from sutura.errors import DataError, NetworkError
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
+from sutura.network.predictions import accuracy, outputs_of
 from sutura.network.read import Loaded, load
-from sutura.network.run import open_session, run
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property
-from sutura.verdict.agreement import decided
 from sutura.verdict.difference import DiffConfig, Difference, diff
 
 Decision = Literal["argmax", "argmin"]
@@ -42,10 +41,10 @@ def merged_within_loss(
     Accuracy is ONNX Runtime's. Found by bisection, as if accuracy fell with size. Raises DataError where the
     data do not fit the network.
     """
-    least = accuracy(planned.network, data, decision) - points / 100.0
+    least = accuracy_of(planned.network, data, decision) - points / 100.0
 
     def kept(merged: Merged) -> bool:
-        return accuracy(merged.network, data, decision) >= least - 1e-12
+        return accuracy_of(merged.network, data, decision) >= least - 1e-12
 
     return _smallest(planned, kept, listen)
 
@@ -90,10 +89,11 @@ def _smallest(planned: Plan, kept: Callable[[Merged], bool], listen: Listener) -
     return best
 
 
-def accuracy(network: Network, data: Dataset, decision: Decision) -> float:
+def accuracy_of(network: Network, data: Dataset, decision: Decision) -> float:
     """Share of the samples whose decision in ONNX Runtime is their label."""
     labels = _labels(network, data)
-    return float((decided(_outputs(network, data.x), decision) == labels).mean())
+    found = outputs_of(network, data.x.reshape(len(data.x), *network.input_shape)).reshape(len(data.x), -1)
+    return accuracy(found if decision == "argmax" else -found, labels)
 
 
 def _labels(network: Network, data: Dataset) -> Int64[np.ndarray, " batch"]:
@@ -106,13 +106,6 @@ def _labels(network: Network, data: Dataset) -> Int64[np.ndarray, " batch"]:
     if data.y.max() >= network.output_size:
         raise DataError(f"{data.name}: label {data.y.max()} is none of the {network.output_size} outputs")
     return data.y
-
-
-def _outputs(network: Network, x: Float32[np.ndarray, "batch *sample"]) -> Float32[np.ndarray, "batch m"]:
-    session = open_session(write_onnx(network))
-    shaped = x.reshape(len(x), *network.input_shape)
-    parts = [run(session, shaped[at : at + 1000]) for at in range(0, len(x), 1000)]
-    return np.concatenate(parts).reshape(len(x), -1)
 
 
 def _loaded(network: Network) -> Loaded:
