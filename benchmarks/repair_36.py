@@ -1,11 +1,12 @@
 """The 36 published ACAS Xu cases, repaired by every method side by side in one run.
 
-    python benchmarks/repair_36.py [--quick] [--json FILE] [--only CASE;...] [--methods NAME,...]
-                                   [--samples N] [--limit SECONDS] [--data FOLDER]
+    python benchmarks/repair_36.py [--quick] [--joint] [--json FILE [--resume]] [--only CASE;...]
+                                   [--methods NAME,...] [--samples N] [--limit SECONDS] [--data FOLDER]
 
-Property 2 on the 34 networks N2..5,1..9 without N3,3 and N4,2; property 7 on N1,9; property 8 on N2,9; and,
-with --only N2,9:1+2+3+4+8, all properties of a network at once. Every figure is measured here on the files
-that the methods write, against the original file; estimates are by uniform samples of the property's box.
+Property 2 on the 34 networks N2..5,1..9 without N3,3 and N4,2; property 7 on N1,9; property 8 on N2,9. With
+--joint, each network that breaks a property which applies to it (instances.csv) gets all of these in one
+call; --only takes any such case, as in N2,9:1+2+3+4+8. Every figure is measured here on the files that the
+methods write, against the original file; estimates are by uniform samples of the properties' boxes.
 Published methods get a limit of wall seconds a case (--limit); CPU seconds are what is printed. Run-time
 ratios are of minima of CPU time, interleaved with the network without gates as sutura writes it.
 """
@@ -13,29 +14,29 @@ ratios are of minima of CPU time, interleaved with the network without gates as 
 from __future__ import annotations
 
 import argparse
-import json
+import csv
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import onnx
+from repair_rows import keep, markdown, resumed, table
 from rich.console import Console
-from rich.table import Table
 
 import sutura
 from sutura.gates.deliver import Repair
-from sutura.gates.evaluate import nearest_changes, outside, same_bits, strewn, uniform, violating
+from sutura.gates.evaluate import nearest_possible, outside, same_bits, strewn, uniform, violating
 from sutura.gates.mend import ClampConfig, RepairConfig
 from sutura.gates.minimal import MinimalConfig
 from sutura.gates.nrepair import NRepairConfig
 from sutura.gates.problem import Problem, problem
 from sutura.gates.repair import Config, mended
-from sutura.gates.safe_set import safe_set
 from sutura.gates.speed import ROUNDS, speed
 from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session
@@ -115,12 +116,12 @@ def ground(data: Path, case: Case, samples: int) -> Ground:
     x = np.concatenate([uniform(*hull, samples // len(boxes), at) for at, hull in enumerate(boxes)])
     was = original(x)
     wrong = violating(properties, x, was)
-    first = np.flatnonzero(wrong)[:NEAREST]
+    first = np.flatnonzero(wrong)
+    first = first[:: max(1, len(first) // NEAREST)]
     nearest = None
-    if len(first) and len(asked.cases) == 1:
-        nearest = float(nearest_changes(was[first], safe_set(asked.cases[0][1].unsafe)).mean())
-    name = f"{net} p{'+'.join(map(str, numbers))}"
-    return Ground(name, asked, original, x, was, ~wrong, first, nearest, attacked(asked))
+    if len(first):
+        nearest = float(nearest_possible(properties, x[first], was[first]).mean())
+    return Ground(named(case), asked, original, x, was, ~wrong, first, nearest, attacked(asked))
 
 
 def attacked(asked: Problem) -> np.ndarray:
@@ -157,9 +158,14 @@ def measure(on: Ground, method: str, config: Config) -> Row:
         fixed.regions.proved_share,
         fixed.regions.rows - 1,
         len(fixed.onnx),
-        *(speed((plain, session), on.x[:size]).ratio for size in ROUNDS),
+        *(speed((plain, session), spread(on.x, size)).ratio for size in ROUNDS),
         fixed.note,
     )
+
+
+def spread(x: np.ndarray, size: int) -> np.ndarray:
+    """So many samples, from all boxes alike."""
+    return x[:: max(1, len(x) // size)][:size].copy()
 
 
 def _success(fixed: Repair) -> float | None:
@@ -177,17 +183,26 @@ def unbatched(original: bytes) -> bytes:
     return model.SerializeToString()
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[Row]:
-    """All rows, each as it comes."""
+def rows(arguments: argparse.Namespace, done: Sequence[Row]) -> Iterator[Row]:
+    """The rows that are not done, each as it comes."""
     chosen = configs(arguments.limit)
+    known = {(row.case, row.method) for row in done}
     for case in cases(arguments):
-        on = ground(arguments.data, case, arguments.samples)
-        for method in arguments.methods.split(","):
+        left = [m for m in arguments.methods.split(",") if (named(case), m) not in known]
+        on = ground(arguments.data, case, arguments.samples) if left else None
+        for method in left if on else ():
             yield measure(on, method, chosen[method])
+
+
+def named(case: Case) -> str:
+    """As tables have it."""
+    return f"{case[0]} p{'+'.join(map(str, case[1]))}"
 
 
 def cases(arguments: argparse.Namespace) -> Sequence[Case]:
     """What `--only` asks for, such as N2,1 or N2,9:1+2+3+4+8, with ; between; else all, or the quick ones."""
+    if arguments.joint:
+        return joint(arguments.data)
     if not arguments.only:
         return QUICK if arguments.quick else CASES
     found: list[Case] = []
@@ -198,12 +213,25 @@ def cases(arguments: argparse.Namespace) -> Sequence[Case]:
     return found
 
 
+def joint(data: Path) -> list[Case]:
+    """Each network that breaks a property that applies to it, by the majority of the competition's tools,
+    with all that apply."""
+    asked: dict[str, list[tuple[int, bool]]] = {}
+    with (data / "acasxu" / "instances.csv").open() as file:
+        for row in csv.DictReader(file):
+            net = "N" + ",".join(re.findall(r"_(\d)(?=_)", row["onnx"]))
+            number = int(row["vnnlib"].removesuffix(".vnnlib").rpartition("_")[2])
+            asked.setdefault(net, []).append((number, row["majority"] == "violated"))
+    broken = sorted(net for net, found in asked.items() if any(broken for _, broken in found))
+    return [(net, tuple(sorted(number for number, _ in asked[net]))) for net in broken]
+
+
 def small(value: float | None) -> str:
     """A change, or a dash where no sample was wrong."""
     return "-" if value is None else f"{value:.2e}"
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "case": lambda r: r.case,
     "method": lambda r: r.method,
     "CPU s": lambda r: f"{r.cpu_seconds:.1f}",
@@ -227,23 +255,9 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 """Heading -> text of a row."""
 
 
-def show(found: Sequence[Row]) -> Table:
-    """The figures that people compare."""
-    table = Table(title="repaired ACAS Xu networks")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("case", "method") else "right")
-    for row in found:
-        table.add_row(*(text(row) for text in COLUMNS.values()))
-    return table
-
-
-def summary(found: Sequence[Row]) -> Table:
-    """One line a method, over all cases."""
-    table = Table(*SUMMARY, title="over all cases")
-    for method in dict.fromkeys(row.method for row in found):
-        mine = [row for row in found if row.method == method]
-        table.add_row(method, *(text(mine) for text in list(SUMMARY.values())[1:]))
-    return table
+def by_method(found: Sequence[Row]) -> list[list[Row]]:
+    """All rows of each method."""
+    return [[r for r in found if r.method == method] for method in dict.fromkeys(r.method for r in found)]
 
 
 def mean(values: Sequence[float | None]) -> float:
@@ -251,8 +265,8 @@ def mean(values: Sequence[float | None]) -> float:
     return float(np.mean([v for v in values if v is not None] or [np.nan]))
 
 
-SUMMARY: dict[str, Callable[[Sequence[Row]], str]] = {
-    "method": lambda _: "",
+SUMMARY: Mapping[str, Callable[[Sequence[Row]], str]] = {
+    "method": lambda r: r[0].method,
     "certified": lambda r: f"{sum(x.certified for x in r)} of {len(r)}",
     "CPU s": lambda r: f"{sum(x.cpu_seconds for x in r):.0f}",
     "wrong before": lambda r: f"{sum(x.violating_before for x in r):,}",
@@ -278,9 +292,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="two cases, 50,000 samples, a limit of 4 s")
+    parser.add_argument("--joint", action="store_true", help="all properties of each network, by default")
     parser.add_argument("--json", type=Path, help="write the rows here, as they come")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the file has")
+    parser.add_argument("--markdown", action="store_true", help="tables for RESULTS.md")
     parser.add_argument("--only", help="cases such as N2,1;N2,9:8")
-    parser.add_argument("--methods", default="default,nrepair,minimal,clamp", help="and neuron")
+    parser.add_argument("--methods", help="of default, nrepair, minimal, clamp (all four) and neuron")
     parser.add_argument("--samples", type=int, help="samples a case (default 1,000,000)")
     parser.add_argument("--limit", type=float, help="wall seconds a case for published methods (default 60)")
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -288,14 +305,20 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.samples = arguments.samples or (50_000 if arguments.quick else 1_000_000)
     arguments.limit = arguments.limit or (4.0 if arguments.quick else 60.0)
-    console, found = Console(width=240), list[Row]()
-    for row in rows(arguments):
+    arguments.methods = arguments.methods or (
+        "default" if arguments.joint else "default,nrepair,minimal,clamp"
+    )
+    console = Console(width=260)
+    found = resumed(arguments.json, Row) if arguments.resume else []
+    for row in rows(arguments, found):
         found.append(row)
         console.print(f"{row.case} {row.method}: {row.cpu_seconds:.1f} CPU s, {row.note or 'nothing left'}")
-        if arguments.json:
-            arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=2) + "\n")
-    console.print(show(found))
-    console.print(summary(found))
+        keep(arguments.json, found)
+    if arguments.markdown:
+        print(markdown(SUMMARY, by_method(found)), markdown(COLUMNS, found), sep="\n\n")
+        return
+    console.print(table("repaired ACAS Xu networks", COLUMNS, found, ("case", "method")))
+    console.print(table("over all cases", SUMMARY, by_method(found), ("method",)))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
 """Local robustness of many images at once, repaired in one call.
 
-    python benchmarks/repair_images.py [--quick] [--json FILE] [--networks NAME,...] [--images N] [--epochs N]
-                                       [--boxes N] [--data FOLDER]
+    python benchmarks/repair_images.py [--quick] [--json FILE [--resume]] [--networks NAME,...] [--images N]
+                                       [--epochs N] [--boxes N] [--data FOLDER]
 
-Networks are trained here: fully connected 3, 5 and 7 x 100 on MNIST (Adam 1e-3, batches of 64), one
-convolutional and one residual network. For each, the first test images that are classified rightly and have
-an adversarial neighbour within 0.03 (found by projected gradient descent, replayed in ONNX Runtime) get one
-robustness property each; all are repaired in one call. Accuracy is that on the 10,000 test images.
+Networks are trained here (Adam 1e-3, batches of 64): fully connected 3, 5 and 7 x 100 on MNIST and on the
+7,000 images of CIFAR-10 that are at hand, one convolutional and one residual network on MNIST. For each, the
+first test images that are classified rightly and have an adversarial neighbour within the radius (found by
+projected gradient descent, replayed in ONNX Runtime) get one robustness property each; all are repaired in
+one call. Accuracy is that on the 10,000 test images.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from repair_rows import keep, markdown, resumed, table
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 import sutura
@@ -39,8 +39,45 @@ from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session
 from sutura.verdict.replay import Runner, runner
 
-RADIUS = "0.03"
 RATE, BATCH = 1e-3, 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Labelled images with values in 0..1, channels first, and the radius of the balls around them."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    radius: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        return self.x_test.shape[1:]
+
+
+def mnist(data: Path) -> Images:
+    """60,000 and 10,000 images."""
+    with np.load(data / "mnist" / "mnist.npz") as a:
+        x = [unit(a[k][:, None]) for k in ("x_train", "x_test")]
+        y = [a[k].astype(np.int64) for k in ("y_train", "y_test")]
+    return Images(x[0], y[0], x[1], y[1], "0.03")
+
+
+def cifar(data: Path) -> Images:
+    """The first 7,000 of the training images and all 10,000 of the test images."""
+    found: list[np.ndarray] = []
+    for name in ("cifar10_train_first7k", "cifar10_test"):
+        with np.load(data / "cifar10" / f"{name}.npz") as a:
+            found += [unit(a["x"].transpose(0, 3, 1, 2)), a["y"].astype(np.int64)]
+    return Images(*found, "0.0012")
+
+
+def unit(pixels: np.ndarray) -> np.ndarray:
+    """Bytes to numbers from 0 to 1."""
+    return np.ascontiguousarray(pixels).astype(np.float32) / np.float32(255)
 
 
 class Residual(nn.Module):
@@ -57,9 +94,9 @@ class Residual(nn.Module):
         return torch.relu(x + self.inner(x))
 
 
-def dense(layers: int) -> nn.Module:
+def dense(inputs: int, layers: int) -> nn.Module:
     """`layers` hidden layers of 100 neurons."""
-    sizes = [784, *[100] * layers, 10]
+    sizes = [inputs, *[100] * layers, 10]
     parts: list[nn.Module] = [nn.Flatten()]
     for a, b in itertools.pairwise(sizes):
         parts += [nn.Linear(a, b), nn.ReLU()]
@@ -82,13 +119,15 @@ def residual() -> nn.Module:
     )  # fmt: skip
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "fc 3x100": lambda: dense(3),
-    "fc 5x100": lambda: dense(5),
-    "fc 7x100": lambda: dense(7),
-    "conv": conv,
-    "residual": residual,
+DATA = {"mnist": mnist, "cifar": cifar}
+
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+    **{f"mnist fc {n}x100": (lambda n=n: dense(784, n)) for n in (3, 5, 7)},
+    **{f"cifar fc {n}x100": (lambda n=n: dense(3072, n)) for n in (3, 5, 7)},
+    "mnist conv": conv,
+    "mnist residual": residual,
 }
+"""Data set, network -> its make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +186,17 @@ def adversarial(model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float) 
 
 def measure(name: str, data: Path, arguments: argparse.Namespace) -> Row:
     """Train, find violated images, repair all at once, compare."""
-    with np.load(data / "mnist" / "mnist.npz") as archive:
-        pixels = {k: archive[k].astype(np.float32)[:, None] / np.float32(255) for k in ("x_train", "x_test")}
-        labels = {k: archive[k].astype(np.int64) for k in ("y_train", "y_test")}
+    images = DATA[name.split()[0]](data)
     many = arguments.training
-    train = torch.from_numpy(pixels["x_train"][:many]), torch.from_numpy(labels["y_train"][:many])
+    train = torch.from_numpy(images.x_train[:many]), torch.from_numpy(images.y_train[:many])
     model = trained(NETWORKS[name], *train, arguments.epochs)
-    loaded = sutura.load(model, example=torch.zeros(1, 1, 28, 28))
+    loaded = sutura.load(model, example=torch.zeros(1, *images.shape))
     original = write_onnx(loaded.network)
     was = runner(open_session(original))
-    chosen, near = violated(model, was, pixels["x_test"], labels["y_test"], arguments.images)
-    flat = pixels["x_test"].reshape(10_000, -1)
+    chosen, near = violated(model, was, images, arguments.images)
+    flat = images.x_test.reshape(len(images.x_test), -1)
     properties = [
-        sutura.robustness(flat[i], RADIUS, int(labels["y_test"][i]), classes=10, name=f"image{i}")
+        sutura.robustness(flat[i], images.radius, int(images.y_test[i]), classes=10, name=f"image{i}")
         for i in chosen
     ]
     started = time.process_time()
@@ -171,7 +208,7 @@ def measure(name: str, data: Path, arguments: argparse.Namespace) -> Row:
     inside = np.concatenate([uniform(*hull, 50, at) for at, hull in enumerate(hulls)])
     y_was, y_now = was(inside), now(inside)
     wrong = broken(properties, inside, y_was, 50)
-    test = labelled((was, now), flat, labels["y_test"])
+    test = labelled((was, now), flat, images.y_test)
     sessions = open_session(original), session
     return Row(
         name,
@@ -199,15 +236,14 @@ def measure(name: str, data: Path, arguments: argparse.Namespace) -> Row:
     )
 
 
-def violated(
-    model: nn.Module, was: Runner, x: np.ndarray, y: np.ndarray, most: int
-) -> tuple[list[int], np.ndarray]:
+def violated(model: nn.Module, was: Runner, images: Images, most: int) -> tuple[list[int], np.ndarray]:
     """The first images that are right and have an adversarial neighbour, and these neighbours, flat."""
+    x, y, eps = images.x_test, images.y_test, float(images.radius) * 0.999
     found: list[int] = []
     points: list[np.ndarray] = []
     for start in range(0, len(x), 500):
         part, label = x[start : start + 500], y[start : start + 500]
-        near = adversarial(model, torch.from_numpy(part), torch.from_numpy(label), 0.0299).numpy()
+        near = adversarial(model, torch.from_numpy(part), torch.from_numpy(label), eps).numpy()
         right = was(part.reshape(len(part), -1)).argmax(axis=1) == label
         flipped = was(near.reshape(len(part), -1)).argmax(axis=1) != label
         for i in np.flatnonzero(right & flipped)[: most - len(found)]:
@@ -226,13 +262,14 @@ def broken(properties: Sequence[Any], x: np.ndarray, y: np.ndarray, each: int) -
     )
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[Row]:
-    """All rows, each as it comes."""
-    for name in arguments.networks.split(","):
+def rows(arguments: argparse.Namespace, done: Sequence[Row]) -> Iterator[Row]:
+    """The rows that are not done, each as it comes."""
+    known = {row.network for row in done}
+    for name in (n for n in arguments.networks.split(",") if n not in known):
         yield measure(name, arguments.data, arguments)
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "network": lambda r: r.network,
     "images": lambda r: f"{r.images:,}",
     "certified": lambda r: "yes" if r.certified else "no",
@@ -256,16 +293,6 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 """Heading -> text of a row."""
 
 
-def show(found: Sequence[Row]) -> Table:
-    """The figures that people compare."""
-    table = Table(title=f"MNIST networks, radius {RADIUS}")
-    for heading in COLUMNS:
-        table.add_column(heading, justify="left" if heading == "network" else "right")
-    for row in found:
-        table.add_row(*(text(row) for text in COLUMNS.values()))
-    return table
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -275,24 +302,29 @@ def main() -> None:
         "--quick", action="store_true", help="one network, 8 images, 4,000 images of training"
     )
     parser.add_argument("--json", type=Path, help="write the rows here, as they come")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that the file has")
+    parser.add_argument("--markdown", action="store_true", help="a table for RESULTS.md")
     parser.add_argument("--networks", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--images", type=int, help="violated images a network (default 100)")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--training", type=int, help="training images (default 60,000)")
+    parser.add_argument("--training", type=int, help="training images (default: all)")
     parser.add_argument("--boxes", type=int, default=0, help="boxes to bound (default 0: all are gated)")
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SUTURA_DATA", default)))
     arguments = parser.parse_args()
-    arguments.networks = arguments.networks or ("fc 3x100" if arguments.quick else ",".join(NETWORKS))
+    arguments.networks = arguments.networks or ("mnist fc 3x100" if arguments.quick else ",".join(NETWORKS))
     arguments.images = arguments.images or (8 if arguments.quick else 100)
     arguments.training = arguments.training or (4_000 if arguments.quick else 60_000)
-    console, found = Console(width=240), list[Row]()
-    for row in rows(arguments):
+    console = Console(width=240)
+    found = resumed(arguments.json, Row) if arguments.resume else []
+    for row in rows(arguments, found):
         found.append(row)
         console.print(f"{row.network}: {row.cpu_seconds:.1f} CPU s {row.note}")
-        if arguments.json:
-            arguments.json.write_text(json.dumps([asdict(r) for r in found], indent=2) + "\n")
-    console.print(show(found))
+        keep(arguments.json, found)
+    if arguments.markdown:
+        print(markdown(COLUMNS, found))
+    else:
+        console.print(table("networks for images", COLUMNS, found, ("network",)))
 
 
 if __name__ == "__main__":

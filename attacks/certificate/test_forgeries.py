@@ -447,10 +447,13 @@ def test_the_switch_of_the_gate_cannot_be_turned_off():
         node.op_type = "Loop"
 
     def table(node):
-        weaker = onnx.numpy_helper.from_array(f32([[1], [1]]), "sutura.clauses.weaker")
+        weaker = onnx.numpy_helper.from_array(f32([[1], [1]]), "sutura.clauses")
         branch(node, "then_branch").initializer.append(weaker)
 
-    for change in (other, changed, exchanged, looped, table):
+    def constant(node):
+        branch(node, "else_branch").initializer.append(onnx.numpy_helper.from_array(f32([[9, 0]]), "own"))
+
+    for change in (other, changed, exchanged, looped, table, constant):
         assert not verdict(switched(change)).accepted, change.__name__
     high = leaning()
     high.constants["one"] = f32(1.5)
@@ -465,6 +468,19 @@ def test_branches_cannot_hide_a_second_meaning_of_a_name(name):
 
     report = verdict(switched(hide))
     assert not report.accepted and "second time" in report.reason
+
+
+def test_constants_of_a_branch_are_known_inside_of_it_alone():
+    model = onnx.load_from_string(leaning().save())
+    then = branch(next(node for node in model.graph.node if node.op_type == "If"), "then_branch")
+    kept = [t for t in model.graph.initializer if t.name != "sutura.constant"]
+    then.initializer.extend(t for t in model.graph.initializer if t.name == "sutura.constant")
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    assert verdict(model.SerializeToString()).accepted
+    model.graph.node.append(onnx.helper.make_node("Identity", ["sutura.constant"], ["Z"]))
+    report = verdict(model.SerializeToString())
+    assert not report.accepted and "nothing before it" in report.reason
 
 
 def test_names_of_a_branch_are_known_inside_of_it_alone():

@@ -31,6 +31,7 @@ from sutura.gates.cells import Cell, Cut
 from sutura.gates.evaluate import nearest_changes, same_bits, violating
 from sutura.gates.gate import NeuronGate
 from sutura.gates.gated_model import gated_model
+from sutura.gates.onnx_part import constants
 from sutura.gates.rows import rows_of
 from sutura.gates.safe_set import inner_point, safe_set
 from sutura.network.onnx_write import write_onnx
@@ -256,7 +257,7 @@ def test_thresholds_on_one_output_need_no_other_block():
     model, (_, _, now) = check_repair(NETWORKS[0], wanted)
     assert model.exact
     assert ((now[:, 1] > 2) & (now[:, 1] < 3)).all()
-    names = {t.name for t in onnx.load_from_string(model.onnx).graph.initializer}
+    names = {t.name for t in constants(onnx.load_from_string(model.onnx).graph)}
     assert {"sutura.above", "sutura.below"} <= names
     assert not {"sutura.lhs", "sutura.linear"} & names
 
@@ -310,7 +311,9 @@ def test_every_initializer_is_read_and_every_name_is_unique(kind):
                     walk(attribute.g.node)
 
     walk(graph.node)
-    assert {t.name for t in graph.initializer} <= read
+    fixed = [t.name for t in constants(graph)]
+    assert set(fixed) <= read
+    assert len(fixed) == len(set(fixed))
     assert len(names) == len(set(names))
     assert len(values) == len(set(values))
 

@@ -65,12 +65,13 @@ def open_exported(data: bytes) -> Exported:
     producer = _producers(model.nodes)
     if result.name not in producer:
         raise CertificateError(f"the output {brief(result.name)} is not computed by any node")
-    nodes, output, switches = model.nodes, result.name, ()
+    nodes, output, constants, switches = model.nodes, result.name, dict(model.constants), ()
     while producer[output].op == "If":
-        nodes, output, switch = _without_switch(nodes, producer[output], output)
+        nodes, then, switch = _without_switch(nodes, producer[output], output)
+        output, constants = then.output, constants | dict(then.constants)
         switches = (*switches, switch)
         producer = _producers(nodes)
-    return Exported(port.name, sample, output, nodes, model.constants, producer, switches)
+    return Exported(port.name, sample, output, nodes, constants, producer, switches)
 
 
 def attributes(node: Node, **defaults: Attribute) -> tuple[Attribute, ...]:
@@ -118,7 +119,8 @@ def _sample(port: Port) -> tuple[int, ...]:
 
 
 def _define(nodes: Sequence[Node], known: set[str], gone: set[str], model: Model) -> None:
-    """Adds the names that nodes define to the known ones; those of a branch are known inside of it alone.
+    """Adds the names that nodes define to the known ones; those of a branch, its constants among them, are
+    known inside of it alone.
 
     No name stands for two values, not even in different branches.
     """
@@ -141,10 +143,15 @@ def _define(nodes: Sequence[Node], known: set[str], gone: set[str], model: Model
 def _define_branch(node: Node, branch: Branch, known: set[str], gone: set[str], model: Model) -> None:
     if node.op != "If" or node.domain:
         raise CertificateError(f"{where(node)} has a branch; only If may")
+    again = set(branch.constants) & (known | gone)
+    if again:
+        raise CertificateError(f"{where(node)}: a branch defines {brief(min(again))} a second time")
+    known |= set(branch.constants)
     _define(branch.nodes, known, gone, model)
     inner = {name for part in branch.nodes for name in part.outputs if name}
     if branch.output not in inner:
         raise CertificateError(f"{where(node)}: a branch gives {brief(branch.output)}, which is not its own")
+    inner |= set(branch.constants)
     known -= inner
     gone |= inner
 
@@ -153,21 +160,23 @@ def _producers(nodes: Sequence[Node]) -> dict[str, Node]:
     return {name: node for node in nodes for name in node.outputs if name}
 
 
-def _without_switch(nodes: tuple[Node, ...], last: Node, output: str) -> tuple[tuple[Node, ...], str, Switch]:
+def _without_switch(
+    nodes: tuple[Node, ...], last: Node, output: str
+) -> tuple[tuple[Node, ...], Branch, Switch]:
     """Puts the nodes of the first branch in the place of the If that gives the output."""
     then, other = last.attributes.get("then_branch"), last.attributes.get("else_branch")
     if not isinstance(then, Branch) or not isinstance(other, Branch):
         raise CertificateError(f"{where(last)} does not have two branches")
     if len(last.attributes) != 2 or last.domain:
         raise CertificateError(f"{where(last)} does not have two branches")
-    if len(last.inputs) != 1 or last.outputs != (output,) or len(other.nodes) != 1:
+    if len(last.inputs) != 1 or last.outputs != (output,) or len(other.nodes) != 1 or other.constants:
         raise CertificateError(f"{where(last)}: its second branch must hand over one value untouched")
     (identity,) = other.nodes
     if identity.op != "Identity" or identity.domain or identity.attributes or len(identity.inputs) != 1:
         raise CertificateError(f"{where(last)}: its second branch must hand over one value untouched")
     at = next(number for number, node in enumerate(nodes) if node is last)
     switch = Switch(last.inputs[0], identity.inputs[0])
-    return (*nodes[:at], *then.nodes, *nodes[at + 1 :]), then.output, switch
+    return (*nodes[:at], *then.nodes, *nodes[at + 1 :]), then, switch
 
 
 IR_VERSION = 10

@@ -23,10 +23,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A branch of If: nodes that may read what was defined before, and the one value that they give."""
+    """A branch of If: nodes that may read what was defined before, the one value that they give, and
+    constants that they alone read."""
 
     nodes: tuple[Node, ...]
     output: str
+    constants: Mapping[str, Array]
 
 
 Attribute = float | int | bytes | Array | tuple[Any, ...] | Branch
@@ -244,11 +246,12 @@ def _branch(view: memoryview, budget: _Budget) -> Branch:
         raise CertificateError(f"the network file nests branches more than {MAX_NESTING} deep")
     budget.nesting += 1
     graph = _message(view, "graph", budget)
-    if "initializer" in graph or "input" in graph or len(graph.get("output", [])) != 1:
-        raise CertificateError("the network file has a branch with inputs, constants or several outputs")
+    if "input" in graph or len(graph.get("output", [])) != 1:
+        raise CertificateError("the network file has a branch with inputs or several outputs")
+    constants = _constants(graph.get("initializer", []), budget)
     nodes = tuple(_node(entry, budget) for entry in graph.get("node", []))
     budget.nesting -= 1
-    return Branch(nodes, _text(_message(graph["output"][0], "value", budget).get("name", b"")))
+    return Branch(nodes, _text(_message(graph["output"][0], "value", budget).get("name", b"")), constants)
 
 
 def _constants(views: list[memoryview], budget: _Budget) -> dict[str, Array]:

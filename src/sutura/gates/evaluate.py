@@ -116,7 +116,7 @@ def inside(
         _mean(kept[right]),
         _mean(change[right]),
         _mean(change[wrong]),
-        _mean(_nearest_possible(properties, x[wrong][:MOST_PROJECTED], was[wrong][:MOST_PROJECTED])),
+        _mean(nearest_possible(properties, x[wrong][:MOST_PROJECTED], was[wrong][:MOST_PROJECTED])),
         float(change.mean()),
         float(moved.max()),
     )
@@ -146,7 +146,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _nearest_possible(
+def nearest_possible(
     properties: Sequence[Property], x: Float32[np.ndarray, "k n"], y: Float32[np.ndarray, "k m"]
 ) -> Float64[np.ndarray, " k"]:
     """For each output, the mean change to the nearest one safe for all boxes that its input lies in."""

@@ -1,8 +1,9 @@
 """Network and gates to one ONNX file of standard operators: a tree picks the row of the gate tables.
 
-The network's own nodes stay as they are. The output gate is sealed: what leaves it either passed a comparison
-of float32 numbers that implies the property, or is a constant of which the property was checked; so the
-guarantee rests on no arithmetic. Names that start with "sutura." are its own.
+The network's own nodes stay as they are, but that a Flatten near the input moves to the start. The output
+gate is sealed: what leaves it either passed a comparison of float32 numbers that implies the property, or is
+a constant of which the property was checked; so the guarantee rests on no arithmetic. Names that start with
+"sutura." are its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from onnx import TensorProto, helper
 
 from sutura.gates.cells import Tree
 from sutura.gates.dispatch import dispatch, row
+from sutura.gates.flat_first import flat_first
 from sutura.gates.gate import Gate, NeuronGate, OutputGate
 from sutura.gates.onnx_part import Part, node, tensor
 from sutura.gates.output_gate import output_gate
@@ -36,6 +38,7 @@ class Gated:
 
 def gated_model(network: Network, tree: Tree[int], gates: Sequence[Gate]) -> Gated:
     """The network with `gates[r - 1]` at work in the cells of `tree` labelled r; 0 is for none."""
+    network = flat_first(network) if gates else network
     names = value_names(network)
     nodes, tensors = network_nodes(network)
     if not gates:

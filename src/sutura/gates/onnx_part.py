@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,29 @@ def tensor(name: str, value: np.ndarray) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(value, order="C"), name)
 
 
-def choice(
-    condition: str, output: str, yes: Sequence[onnx.NodeProto], no: Sequence[onnx.NodeProto]
-) -> onnx.NodeProto:
-    """If: `output` is what the last node of a branch defines; branches read any value defined before."""
+def constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The initializers of a graph and of the branches in it."""
+    yield from graph.initializer
+    for part in graph.node:
+        for attribute in part.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from constants(attribute.g)
+
+
+def choice(condition: str, output: str, yes: Part, no: Part) -> onnx.NodeProto:
+    """If: `output` is what the last node of a branch defines; branches read any value defined before.
+
+    Constants stand in the branch that reads them: what a branch takes from outside is handed over in each
+    run, whichever branch is taken.
+    """
     branches = {
         key: helper.make_graph(
-            list(nodes),
+            branch.nodes,
             f"{output}.{key}",
             [],
-            [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info(branch.nodes[-1].output[0], TensorProto.FLOAT, None)],
+            branch.tensors,
         )
-        for key, nodes in (("then_branch", yes), ("else_branch", no))
+        for key, branch in (("then_branch", yes), ("else_branch", no))
     }
     return node("If", [condition], output, **branches)

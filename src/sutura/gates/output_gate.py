@@ -34,8 +34,8 @@ def output_gate(network: Network, output: str, gates: Sequence[Gate], way: Proje
     part += guard(y, gates, clauses, literals, n)
     tables = _tables(gates, clauses, literals) if len(gates) > 1 else _single(gates[0], clauses, literals)
     mend = _mend(y, literals, way, several=len(gates) > 1) + tables
-    untouched = node("Identity", ["sutura.raw"], "sutura.untouched")
-    return part + Part((choice("sutura.any_failing", output, mend.nodes, (untouched,)),), mend.tensors)
+    untouched = Part((node("Identity", ["sutura.raw"], "sutura.untouched"),))
+    return part + Part((choice("sutura.any_failing", output, mend, untouched),))
 
 
 def _mend(y: str, literals: Comparisons, way: Projection, *, several: bool) -> Part:

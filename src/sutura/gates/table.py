@@ -15,6 +15,7 @@ from sutura.certificate.errors import CertificateError
 from sutura.certificate.gates import read_gates
 from sutura.certificate.model import open_exported
 from sutura.gates.cells import Box32, Cell, Cut, Tree, boxes_of, everything
+from sutura.gates.onnx_part import constants
 
 LEAF = "sutura.leaf"
 
@@ -56,7 +57,7 @@ def gate_table(repaired: bytes) -> GateTable | None:
     if node is None:
         return None
     tables = {
-        t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("sutura.")
+        t.name: numpy_helper.to_array(t) for t in constants(model.graph) if t.name.startswith("sutura.")
     }
     tree, depth = _tree({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
     inputs = 1 + max(cut.dim for cut in tree if isinstance(cut, Cut)) if len(tree) > 1 else 1

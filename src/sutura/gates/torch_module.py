@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
 from sutura.errors import NetworkError
+from sutura.gates.onnx_part import constants
 from sutura.gates.table import is_gated
 from sutura.network.onnx_read import parse_onnx
 from sutura.network.onnx_write import RESERVED
@@ -49,7 +50,7 @@ class RepairedModule(nn.Module):
         graph = onnx.load_from_string(repaired).graph
         held = [name.removeprefix(PRE) for node in graph.node for name in node.output if name.startswith(PRE)]
         self.network = _network(repaired, held)
-        for tensor in graph.initializer:
+        for tensor in constants(graph):
             if tensor.name.startswith(RESERVED):
                 self.register_buffer(_buffer(tensor.name), _tensor(tensor))
         every = [_Step(node) for node in graph.node if node.name.startswith(RESERVED)]

@@ -22,7 +22,7 @@ class Tensor(NamedTuple):
 
 
 class Node(NamedTuple):
-    """An operator; attributes are (field, value) by name, the value of a branch being (nodes, output)."""
+    """An operator; attributes are (field, value) by name; of a branch (nodes, output, constants)."""
 
     op: str
     domain: str
@@ -112,11 +112,20 @@ def attribute(a: Mapping[str, Any], nesting: int) -> tuple[str, Any]:
     return kind, tuple(value) if len(kind) > 1 else value
 
 
-def branch(graph: Mapping[str, Any], nesting: int) -> tuple[tuple[Node, ...], str]:
-    """The nodes and the output of a branch of If."""
-    plain = not graph["initializer"] and not graph["input"] and len(graph["output"]) == 1
-    want(plain and nesting < 4, "a branch has inputs or constants, or nests too deep")
-    return tuple(read_node(part, nesting + 1) for part in graph["node"]), graph["output"][0]["name"]
+def branch(graph: Mapping[str, Any], nesting: int) -> tuple[tuple[Node, ...], str, dict[str, Tensor]]:
+    """The nodes, the output and the constants of a branch of If."""
+    want(not graph["input"] and len(graph["output"]) == 1, "a branch has inputs, or several outputs")
+    want(nesting < 4, "a branch nests too deep")
+    nodes = tuple(read_node(part, nesting + 1) for part in graph["node"])
+    return nodes, graph["output"][0]["name"], fixed(graph)
+
+
+def fixed(graph: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The constants of a graph."""
+    constants = {part["name"]: tensor(part) for part in graph["initializer"]}
+    want(len(constants) == len(graph["initializer"]), "a constant is given twice")
+    want("" not in constants, "a constant has no name")
+    return constants
 
 
 def read_graph(data: bytes) -> Graph:
@@ -128,8 +137,7 @@ def read_graph(data: bytes) -> Graph:
     domains = {domain for domain, _ in imports}
     want(known and len(domains) == len(imports), "the operator sets are not ai.onnx 17, ai.onnx.ml 3")
     want(4 <= model["ir_version"] <= 10, "the IR version is not 4 to 10")
-    constants = {part["name"]: tensor(part) for part in graph["initializer"]}
-    want(len(constants) == len(graph["initializer"]), "a constant is given twice")
+    constants = fixed(graph)
     (start, kind, (batch, *sample)), (output, result, _) = port(graph["input"]), port(graph["output"])
     want(kind == result == FLOAT and sample, "input and output must be float32 with a batch axis and more")
     sized = batch in {0, 1} and min(sample) > 0 and prod(sample) < 1 << 24
@@ -138,13 +146,15 @@ def read_graph(data: bytes) -> Graph:
     define(nodes, {start, *constants}, set(), domains)
     switches: list[tuple[str, str]] = []
     while (last := makers(nodes).get(output)) is not None and last.op == "If":
-        (then, inner), (other, _) = (last.attributes[f"{name}_branch"][1] for name in ("then", "else"))
+        (then, inner, own), (other, _, none) = (
+            last.attributes[f"{name}_branch"][1] for name in ("then", "else")
+        )
         shapes = [(node.op, node.domain, len(node.inputs), len(node.outputs)) for node in (last, *other)]
         plain = shapes == [("If", "", 1, 1), ("Identity", "", 1, 1)] and len(last.attributes) == 2
-        want(plain, "an If does not hand over one value untouched")
+        want(plain and not none, "an If does not hand over one value untouched")
         switches.append((last.inputs[0], other[0].inputs[0]))
         at = next(number for number, node in enumerate(nodes) if node is last)
-        nodes, output = (*nodes[:at], *then, *nodes[at + 1 :]), inner
+        nodes, output, constants = (*nodes[:at], *then, *nodes[at + 1 :]), inner, constants | own
     return Graph(start, tuple(sample), output, nodes, constants, makers(nodes), switches)
 
 
@@ -165,11 +175,13 @@ def define(nodes: Sequence[Node], known: set[str], gone: set[str], domains: set[
     for node in nodes:
         want(node.domain in domains, f"{node.op} is of an operator set that is not imported")
         want({*node.inputs} <= known | {""}, f"{node.op} reads what nothing before it defines")
-        for part, output in (value for kind, value in node.attributes.values() if kind == "g"):
+        for part, output, own in (value for kind, value in node.attributes.values() if kind == "g"):
             inner = {name for made in part for name in made.outputs}
-            fits = (node.op, node.domain) == ("If", "") and output in inner
+            fits = (node.op, node.domain) == ("If", "") and output in inner and not {*own} & (known | gone)
             want(fits, f"{node.op} has a branch that is unfit")
+            known |= {*own}
             define(part, known, gone, domains)
+            inner |= {*own}
             known -= inner
             gone |= inner
         for name in node.outputs:
