@@ -1,0 +1,131 @@
+"""Packed weights in PyTorch: an operator that exports and compiles like any, and the layer around it."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sutura.errors import ShiftError
+from sutura.network.torch_write import layer_names, to_module
+from sutura.shift.convert import Shifted
+from sutura.shift.kernel import FAILURES, KERNEL_BATCH, Activations, Kernels, fitting, kernels, linear, panels
+from sutura.shift.layout import Layout, laid_out
+from sutura.shift.native import Matrix
+from sutura.shift.pack import Packed
+
+
+@torch.library.custom_op("sutura::packed_linear", mutates_args=(), device_types="cpu")
+def packed_linear(  # noqa: PLR0913, an operator takes tensors one by one
+    x: Tensor,
+    fields: Tensor,
+    signs: Tensor,
+    tables: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    columns: int,
+    unit: float,
+    whole: bool,
+) -> Tensor:
+    """x W^T + bias for the weights of a Layout (`signs` and `bias` may be empty); inference only.
+
+    `whole` rounds activations to int8. See sutura.shift.kernel for what is exact and what raises.
+    """
+    flat, using = x.detach().reshape(-1, columns).contiguous(), kernels()
+    if flat.dtype != torch.float32 or len(flat) > KERNEL_BATCH or not isinstance(using, Kernels):
+        made = _by_vendor(flat, _layout(fields, signs, tables, scale, columns, unit), bias, whole)
+        return made.reshape(*x.shape[:-1], len(fields))
+    y = torch.empty(len(flat), len(fields))
+    parts = (fields, signs, tables, scale, bias)
+    addresses = (part.data_ptr() if part.numel() else None for part in parts)
+    matrix = Matrix(*addresses, len(fields), columns, unit)
+    run = using.library.sutura_whole if whole else using.library.sutura_floats
+    code = run(matrix, flat.data_ptr(), len(flat), y.data_ptr(), using.level)
+    if code:
+        raise ShiftError(FAILURES[code])
+    return y.reshape(*x.shape[:-1], len(fields))
+
+
+@packed_linear.register_fake
+def _shapes(x: Tensor, fields: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], fields.shape[0])
+
+
+def _layout(
+    fields: Tensor, signs: Tensor, tables: Tensor, scale: Tensor, columns: int, unit: float
+) -> Layout:
+    held = signs.numpy() if signs.numel() else None
+    return Layout(columns, fields.numpy(), held, tables.numpy(), scale.numpy(), unit)
+
+
+def _by_vendor(x: Tensor, layout: Layout, bias: Tensor, whole: bool) -> Tensor:
+    """A large batch, or a machine without kernels: decoded panels and PyTorch's own product."""
+    if whole:
+        return torch.from_numpy(
+            linear(layout, x.numpy(), bias.numpy() if bias.numel() else None, activations="int8")
+        )
+    x = torch.from_numpy(fitting(layout, x.numpy(), "float32"))
+    parts = [functional.linear(x, torch.from_numpy(panel)) for panel in panels(layout, kernels())]
+    made = torch.cat(parts, dim=1)
+    return made + bias if bias.numel() else made
+
+
+@final
+class PackedLinear(nn.Module):
+    """A linear layer whose weights stay packed; its state is what the kernels read, exact.
+
+    Inference on a CPU: it has no gradient. `activations` is "float32", or "int8" to round each sample first.
+    """
+
+    def __init__(
+        self,
+        part: Packed,
+        bias: Float32[np.ndarray, " rows"] | None = None,
+        activations: Activations = "float32",
+    ) -> None:
+        super().__init__()
+        if activations not in ("float32", "int8"):
+            raise ShiftError(f"no activations are called {activations!r}; known: float32, int8")
+        layout = laid_out(part)
+        one = np.ones(layout.rows, np.float32)
+        self.columns, self.unit, self.activations = layout.columns, layout.unit, activations
+        self.fields = _buffer(self, "fields", layout.fields)
+        self.signs = _buffer(self, "signs", np.empty(0, np.uint8) if layout.signs is None else layout.signs)
+        self.tables = _buffer(self, "tables", layout.tables)
+        self.scale = _buffer(self, "scale", one if layout.scale is None else layout.scale)
+        self.bias = _buffer(self, "bias", np.empty(0, np.float32) if bias is None else bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x W^T + bias over the last axis."""
+        parts = (self.fields, self.signs, self.tables, self.scale, self.bias)
+        return packed_linear(x, *parts, self.columns, self.unit, self.activations == "int8")
+
+    def extra_repr(self) -> str:
+        """What is shown."""
+        return f"{self.columns}, {len(self.fields)}, activations={self.activations}"
+
+
+def packed_module(made: Shifted, activations: Activations = "float32") -> nn.Module:
+    """The shifted network as a PyTorch module in eval mode, its linear layers packed; others stay float32."""
+    module: Any = to_module(made.network)
+    shifted = {layer.name: layer for layer in made.layers}
+    for name, node in zip(layer_names(made.network), made.network.nodes, strict=True):
+        layer, held = shifted.get(node.name or node.output), getattr(module, name, None)
+        if layer is None or not isinstance(held, nn.Linear):
+            continue
+        part = Packed.of(layer.name, layer.shape, layer.grid, layer.values, layer.scale)
+        bias = dict(held.named_parameters()).get("bias")
+        module.add_module(
+            name, PackedLinear(part, None if bias is None else bias.detach().numpy(), activations)
+        )
+    return module.eval()
+
+
+def _buffer(module: nn.Module, name: str, array: np.ndarray) -> Tensor:
+    held = torch.from_numpy(np.ascontiguousarray(array).copy())
+    module.register_buffer(name, held)
+    return held
