@@ -18,6 +18,9 @@ from sutura.shift.layout import Layout, laid_out
 from sutura.shift.native import Matrix
 from sutura.shift.pack import Packed
 
+Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Fields, signs, tables, scale, bias."""
+
 
 @torch.library.custom_op("sutura::packed_linear", mutates_args=(), device_types="cpu")
 def packed_linear(  # noqa: PLR0913, an operator takes tensors one by one
@@ -35,19 +38,20 @@ def packed_linear(  # noqa: PLR0913, an operator takes tensors one by one
 
     `whole` rounds activations to int8. See sutura.shift.kernel for what is exact and what raises.
     """
-    flat, using = x.detach().reshape(-1, columns).contiguous(), kernels()
+    return _product(x.detach(), (fields, signs, tables, scale, bias), columns, unit, whole)
+
+
+def _product(x: Tensor, parts: Parts, columns: int, unit: float, whole: bool) -> Tensor:
+    flat, using, rows = x.reshape(-1, columns).contiguous(), kernels(), len(parts[0])
     if flat.dtype != torch.float32 or len(flat) > KERNEL_BATCH or not isinstance(using, Kernels):
-        made = _by_vendor(flat, _layout(fields, signs, tables, scale, columns, unit), bias, whole)
-        return made.reshape(*x.shape[:-1], len(fields))
-    y = torch.empty(len(flat), len(fields))
-    parts = (fields, signs, tables, scale, bias)
-    addresses = (part.data_ptr() if part.numel() else None for part in parts)
-    matrix = Matrix(*addresses, len(fields), columns, unit)
+        return _by_vendor(flat, _layout(parts, columns, unit), parts[-1], whole).reshape(*x.shape[:-1], rows)
+    y = torch.empty(len(flat), rows)
+    matrix = Matrix(*(part.data_ptr() or None for part in parts), rows, columns, unit)
     run = using.library.sutura_whole if whole else using.library.sutura_floats
     code = run(matrix, flat.data_ptr(), len(flat), y.data_ptr(), using.level)
     if code:
         raise ShiftError(FAILURES[code])
-    return y.reshape(*x.shape[:-1], len(fields))
+    return y.reshape(*x.shape[:-1], rows)
 
 
 @packed_linear.register_fake
@@ -55,9 +59,8 @@ def _shapes(x: Tensor, fields: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], fields.shape[0])
 
 
-def _layout(
-    fields: Tensor, signs: Tensor, tables: Tensor, scale: Tensor, columns: int, unit: float
-) -> Layout:
+def _layout(parts: Parts, columns: int, unit: float) -> Layout:
+    fields, signs, tables, scale, _ = parts
     held = signs.numpy() if signs.numel() else None
     return Layout(columns, fields.numpy(), held, tables.numpy(), scale.numpy(), unit)
 
@@ -102,7 +105,10 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x W^T + bias over the last axis."""
         parts = (self.fields, self.signs, self.tables, self.scale, self.bias)
-        return packed_linear(x, *parts, self.columns, self.unit, self.activations == "int8")
+        settings = (self.columns, self.unit, self.activations == "int8")
+        if type(x) is Tensor and not torch.compiler.is_compiling() and not x.requires_grad:
+            return _product(x, parts, *settings)  # what the operator does, without its 30 microseconds
+        return packed_linear(x, *parts, *settings)
 
     def extra_repr(self) -> str:
         """What is shown."""
