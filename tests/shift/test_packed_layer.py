@@ -49,6 +49,19 @@ def test_it_runs_without_kernels(monkeypatch):
     assert np.allclose(made(x).numpy(), x.numpy() @ part.rows().T + bias, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("grid", [q_grid(5), ps_grid(5), ps_grid(4)])
+def test_what_other_devices_do_equals_the_kernels(grid):
+    """Decoding in PyTorch, which needs no GPU to be tested."""
+    x = torch.randn(3, 90)
+    for activations in ("float32", "int8"):
+        made, part, _ = layer(grid, activations=activations)
+        parts = (made.fields, made.signs, made.tables, made.scale, made.bias)
+        assert torch.equal(packed_layer.decoded_weight(*parts[:4], 90), torch.tensor(part.rows()))
+        whole = activations == "int8"
+        got = packed_layer._on_gpu(x, *parts, 90, made.unit, whole)
+        assert torch.allclose(got, made(x), rtol=1e-4, atol=1e-4)
+
+
 def test_the_operator_is_one_that_pytorch_accepts():
     made, _, _ = layer()
     parts = (made.fields, made.signs, made.tables, made.scale, made.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, final
 
 import numpy as np
@@ -14,7 +15,7 @@ from sutura.errors import ShiftError
 from sutura.network.torch_write import layer_names, to_module
 from sutura.shift.convert import Shifted
 from sutura.shift.kernel import FAILURES, KERNEL_BATCH, Activations, Kernels, fitting, kernels, linear, panels
-from sutura.shift.layout import Layout, laid_out
+from sutura.shift.layout import PLACE, Layout, laid_out
 from sutura.shift.native import Matrix
 from sutura.shift.pack import Packed
 
@@ -54,6 +55,48 @@ def _product(x: Tensor, parts: Parts, columns: int, unit: float, whole: bool) ->
     return y.reshape(*x.shape[:-1], rows)
 
 
+def _on_gpu(  # noqa: PLR0913, the operator's arguments
+    x: Tensor,
+    fields: Tensor,
+    signs: Tensor,
+    tables: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    columns: int,
+    unit: float,
+    whole: bool,
+) -> Tensor:
+    """The Triton kernel for small batches where Triton is installed, decoding for others."""
+    flat, step = x.detach().reshape(-1, columns).float().contiguous(), None
+    if whole:
+        step = flat.abs().amax(dim=1, keepdim=True) / 127
+        flat = torch.round(flat / torch.where(step > 0, step, 1))
+    if len(flat) <= KERNEL_BATCH and flat.is_cuda and find_spec("triton") is not None:
+        from sutura.shift.triton_kernel import product
+
+        made = product(flat, fields, signs, tables, scale, columns)
+    else:
+        made = functional.linear(flat, decoded_weight(fields, signs, tables, scale, columns))
+    made = made if step is None else made * step
+    return (made + bias if bias.numel() else made).reshape(*x.shape[:-1], len(fields))
+
+
+packed_linear.register_kernel("cuda", _on_gpu)
+
+
+def decoded_weight(fields: Tensor, signs: Tensor, tables: Tensor, scale: Tensor, columns: int) -> Tensor:
+    """The weights as float32, exact, in PyTorch on whatever device they are."""
+    rows, place = len(fields), torch.from_numpy(PLACE).to(fields.device)
+    groups = fields.reshape(rows, -1, 1, 32)
+    field = torch.cat([groups & 15, groups >> 4], dim=2)[..., place].reshape(rows, -1)[:, :columns].long()
+    upper = tables[0].int()[field] | tables[1].int()[field] << 8
+    if signs.numel():
+        part = torch.arange(7, -1, -1, device=fields.device, dtype=torch.uint8).reshape(8, 1)
+        sign = (signs.reshape(rows, -1, 1, 32) >> part & 1)[..., place].reshape(rows, -1)[:, :columns]
+        upper |= sign.int() << 15
+    return (upper << 16).view(torch.float32) * scale[:, None]
+
+
 @packed_linear.register_fake
 def _shapes(x: Tensor, fields: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], fields.shape[0])
@@ -81,7 +124,7 @@ def _by_vendor(x: Tensor, layout: Layout, bias: Tensor, whole: bool) -> Tensor:
 class PackedLinear(nn.Module):
     """A linear layer whose weights stay packed; its state is what the kernels read, exact.
 
-    Inference on a CPU: it has no gradient. `activations` is "float32", or "int8" to round each sample first.
+    Inference only: it has no gradient. `activations` is "float32", or "int8" to round each sample first.
     """
 
     def __init__(
@@ -106,7 +149,7 @@ class PackedLinear(nn.Module):
         """x W^T + bias over the last axis."""
         parts = (self.fields, self.signs, self.tables, self.scale, self.bias)
         settings = (self.columns, self.unit, self.activations == "int8")
-        if type(x) is Tensor and not torch.compiler.is_compiling() and not x.requires_grad:
+        if type(x) is Tensor and x.is_cpu and not torch.compiler.is_compiling() and not x.requires_grad:
             return _product(x, parts, *settings)  # what the operator does, without its 30 microseconds
         return packed_linear(x, *parts, *settings)
 
