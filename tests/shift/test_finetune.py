@@ -11,7 +11,7 @@ from torch import nn  # noqa: E402
 from sutura.dataset import Dataset  # noqa: E402
 from sutura.shift.finetune import PRESETS, FineTuneConfig, fine_tuned, radam  # noqa: E402
 from sutura.shift.grid import log_rounded, ps_grid, q_grid  # noqa: E402
-from sutura.shift.parametrisation import plain, shifted_module  # noqa: E402
+from sutura.shift.parametrisation import drawn, plain, shifted_module  # noqa: E402
 from sutura.training.config import TrainConfig, schedule_of  # noqa: E402
 
 
@@ -52,3 +52,29 @@ def test_shifts_and_signs_do_not_decay():
     made = shifted_module(task()[0], "ps", 5, keep=["2"])
     groups = radam(made, PRESETS["ps"]).param_groups
     assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(2, 0.0), (3, 1e-4)]
+
+
+def test_training_from_scratch_draws_as_published():
+    module = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Flatten(), nn.Linear(72, 40))
+    for bits, lowest in ((5, -14), (3, -2)):
+        made = drawn(shifted_module(module, "ps", bits), seed=1)
+        again = drawn(shifted_module(module, "ps", bits), seed=1)
+        for at, (low, high) in ((0, (-10, -1)), (2, (lowest, 0))):
+            shift, sign = (
+                made[at].parametrizations.weight.original0,
+                made[at].parametrizations.weight.original1,
+            )
+            assert torch.equal(shift, again[at].parametrizations.weight.original0)
+            assert low <= shift.min() < low + 0.1 * (high - low)
+            assert high - 0.1 * (high - low) < shift.max() <= high
+            assert -1 <= sign.min() < -0.9 < 0.9 < sign.max() <= 1
+    assert torch.equal(
+        drawn(shifted_module(module, "q", 5), 1)[2].weight, shifted_module(module, "q", 5)[2].weight
+    )
+
+
+def test_a_network_learns_from_scratch():
+    module, data = task()
+    settings = TrainConfig(epochs=30, batch=50, rate=0.05, optimiser=radam)
+    made = fine_tuned(module, data, FineTuneConfig(bits=5, scratch=True, training=settings))
+    assert made.losses[-1] < 0.7 * made.losses[0]

@@ -41,6 +41,7 @@ def test_everything_at_once(place):
     assert result.exit_code == 0, (result.stderr, result.exception)
     assert result.stdout == ""
     for words in ("bits a weight", "32.00", "bytes as ONNX", "packed", "accuracy", "100.00%", "batch 64",
+                  "linear layers packed", "int8 activations", "kernels",
                   "left alone: conv1 was asked to stay"):  # fmt: skip
         assert words in result.stderr
     report = json.loads((place / "out.report.json").read_text())
@@ -54,8 +55,28 @@ def test_everything_at_once(place):
     count = sum(layer["weights"] for layer in report["layers"])
     scales = sum(layer["scales"] for layer in report["layers"])
     assert report["bits_per_weight"]["after"] == pytest.approx(4 + 32 * scales / count)
+    assert set(report["kernels"]["linear_layers_seconds"]) == {"1", "8", "64"}
+    assert all(v > 0 for times in report["kernels"]["linear_layers_seconds"].values() for v in times.values())
     again = restored(made, unpacked((place / "out.safetensors").read_bytes()))
     assert write_onnx(again) == write_onnx(made)
+
+
+def test_quantised_files_are_for_verify_and_repair_too(place):
+    result = say(
+        place / "net.onnx", "--method", "ps", "--bits", 4, "--format", "qdq", "--test", place / "test.npz",
+        "-o", place / "out.onnx",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((place / "out.report.json").read_text())
+    made = load(place / "out.onnx").network
+    assert report["sha256"] == made.sha256
+    assert report["format"] == "int8"
+    assert report["planes"] == {"one": ["conv1", "conv2", "fc1", "fc2", "fc3"], "two": [], "float32": []}
+    assert report["kernels"] is None
+    assert say(place / "net.onnx", "--method", "ps", "--bits", 4, "-o", place / "float.onnx").exit_code == 0
+    plain = load(place / "float.onnx").network
+    x = samples(plain).x.astype(np.float64)
+    assert (evaluate(made, x) == evaluate(plain, x)).all()
 
 
 @pytest.mark.parametrize("method", ["q", "ps"])

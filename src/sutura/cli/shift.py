@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from sutura.cli import options
 from sutura.cli.console import Exit, guarded, messages, plain, print_json
@@ -21,8 +22,11 @@ from sutura.network.onnx_write import write_onnx
 from sutura.network.predictions import accuracy, outputs
 from sutura.network.read import load
 from sutura.report.document import document
-from sutura.report.shift import Figures, account
+from sutura.report.shift import Figures, Speed, account
 from sutura.shift.convert import ShiftConfig, Shifted, to_shift
+from sutura.shift.kernel import kernels
+from sutura.shift.linear_layers import linear_layers
+from sutura.shift.qdq import quantised
 from sutura.writing import write_all
 
 BATCHES = (1, 8, 64)
@@ -55,6 +59,14 @@ ROUNDS = 20
 @click.option(
     "--test", type=click.Path(path_type=Path), help="Samples with labels (.npz) to tell accuracy by."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["float", "qdq"]),
+    default="float",
+    show_default=True,
+    help="Weights in the ONNX file: float32, or the same numbers as int8 (of 5 bits: two of them).",
+)
 @click.option("--keep", multiple=True, metavar="LAYER", help="A layer to leave alone; may be repeated.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="The shifted network (.onnx)."
@@ -62,7 +74,7 @@ ROUNDS = 20
 @click.option(
     "--packed",
     type=click.Path(path_type=Path),
-    help="Its weights at --bits bits each (.safetensors; needs sutura[shift]).",
+    help="Its weights at --bits bits each (.safetensors; needs sutura[shift]); also times the kernels.",
 )
 @options.seed
 @options.as_json
@@ -74,6 +86,7 @@ def command(
     scale: Any,
     data: Path | None,
     test: Path | None,
+    form: str,
     keep: tuple[str, ...],
     out: Path,
     packed: Path | None,
@@ -82,8 +95,8 @@ def command(
 ) -> Exit:
     """Make weights signed powers of two: sutura shift NET.onnx --bits 4 --data calib.npz -o shifted.onnx
 
-    The result is an ordinary float32 ONNX network for verify and repair; no kernel runs packed weights yet.
-    A report (shifted.report.json) says what became of every layer.
+    The result is an ordinary ONNX network for verify, repair and diff. With --packed the kernels that read
+    packed weights are timed beside float32. A report (shifted.report.json) says what became of every layer.
     """
     _check_out(out, packed, network)
     config = ShiftConfig(method=method, bits=bits, scale=scale, keep=keep, seed=seed)
@@ -95,9 +108,11 @@ def command(
             check_fits(source, given)
     made = to_shift(source, config, data=samples)
     weights = None if packed is None else made.packed()
-    figures = measured(source, made, labelled, weights)
-    report = document("shift", account(network.name, made, figures))
-    files = {out: made.onnx}
+    held = None if form == "float" else quantised(made)
+    written = made.onnx if held is None else held.onnx
+    figures = measured(source, made, labelled, (written, weights))
+    report = document("shift", account(network.name, made, figures, held))
+    files = {out: written}
     if packed is not None and weights is not None:
         files[packed] = weights
     stem = out.with_suffix("")
@@ -123,18 +138,36 @@ def _check_out(out: Path, packed: Path | None, network: Path) -> None:
         raise OutputError(f"{out} is the network that is shifted; give the result another name")
 
 
-def measured(before: Network, made: Shifted, test: Dataset | None, packed: bytes | None) -> Figures:
-    """Sizes, accuracy with labels, and times in ONNX Runtime, one thread, both networks in turn."""
-    first = write_onnx(before)
+def measured(
+    before: Network, made: Shifted, test: Dataset | None, written: tuple[bytes, bytes | None]
+) -> Figures:
+    """Sizes, accuracy with labels, and times, one thread, before and after in turn; `written` are the bytes
+    of the ONNX file and of the packed one."""
+    first, (onnx, packed) = write_onnx(before), written
     both = None
     if test is not None and test.y is not None:
-        shares = [accuracy(outputs(onnx, test.x), test.y) for onnx in (first, made.onnx)]
+        shares = [accuracy(outputs(file, test.x), test.y) for file in (first, onnx)]
         both = shares[0], shares[1]
     seconds = dict[int, tuple[float, float]]()
     for batch in BATCHES:
         old, new = medians([in_runtime(net, batch) for net in (before, made.network)], ROUNDS)
         seconds[batch] = old, new
-    return Figures((len(first), len(made.onnx)), None if packed is None else len(packed), both, seconds)
+    speed = None if packed is None else kernel_speed(made)
+    return Figures(
+        onnx, (len(first), len(onnx)), None if packed is None else len(packed), both, seconds, speed
+    )
+
+
+def kernel_speed(made: Shifted) -> Speed:
+    """The linear layers alone, float32 in NumPy and packed in the kernels."""
+    using, seconds = kernels(), dict[int, tuple[float, float, float]]()
+    with threadpool_limits(1):
+        for batch in BATCHES:
+            runs = linear_layers(made, batch, using, ("float32", "int8"))
+            if runs:
+                plain_, near, whole = medians(runs, ROUNDS)
+                seconds[batch] = plain_, near, whole
+    return Speed(using.title, seconds)
 
 
 def _show(name: str, report: dict[str, Any], files: Sequence[Path]) -> None:
@@ -156,7 +189,7 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     lines: list[tuple[str, str, str]] = [
         ("layers shifted", "-", f"{len(report['layers'])} ({report['weights']:,} weights)"),
         ("bits a weight, scales included", f"{bits['before']:.2f}", f"{bits['after']:.2f}"),
-        ("bytes as ONNX (float32)", f"{size['onnx_before']:,}", f"{size['onnx_after']:,}"),
+        (f"bytes as ONNX ({report['format']})", f"{size['onnx_before']:,}", f"{size['onnx_after']:,}"),
     ]
     if size["packed"] is not None:
         share = f"{size['packed']:,} ({size['packed'] / whole:.1%})"
@@ -164,6 +197,13 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if (both := report["accuracy"]) is not None:
         lines.append(("accuracy", f"{both['before']:.2%}", f"{both['after']:.2%}"))
     for batch, both in report["runtime_seconds"].items():
-        title = f"ONNX Runtime, ms, batch {batch}"
+        title = f"ONNX Runtime, float32, ms, batch {batch}"
         lines.append((title, f"{1e3 * both['before']:.3f}", f"{1e3 * both['after']:.3f}"))
+    if (speed := report["kernels"]) is not None:
+        for batch, times in speed["linear_layers_seconds"].items():
+            packed = f"{1e3 * times['packed']:.3f}, int8 activations {1e3 * times['packed_int8']:.3f}"
+            lines.append(
+                (f"linear layers packed, ms, batch {batch}", f"{1e3 * times['float32']:.3f}", packed)
+            )
+        lines.append(("kernels", "NumPy", speed["title"]))
     return lines

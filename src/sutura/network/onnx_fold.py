@@ -179,6 +179,23 @@ def _filled(call: Call) -> np.ndarray:
     return np.full(_checked(target), value.reshape(())[()], dtype=value.dtype)
 
 
+def _dequantised(call: Call) -> np.ndarray:
+    """(x - zero) * scale in float32, as the standard has it: the difference is exact, the product rounded."""
+    whole, scale = _array(call), _array(call, 1)
+    zero = np.zeros_like(scale, whole.dtype) if call.constant(2) is None else _array(call, 2)
+    if whole.dtype.name not in ("int8", "uint8") or zero.dtype != whole.dtype or scale.dtype != np.float32:
+        raise NetworkError("needs int8 or uint8 numbers and zero point, and a float32 scale")
+    if scale.ndim > 1 or zero.shape != scale.shape or call.integer("block_size", 0):
+        raise NetworkError("needs one scale and zero point in all, or one each along an axis")
+    if scale.ndim and scale.size > 1:
+        axis = call.integer("axis", 1)
+        if not -whole.ndim <= axis < whole.ndim or whole.shape[axis] != scale.size:
+            raise NetworkError(f"has {scale.size} scales for {shown_shape(whole.shape)} along axis {axis}")
+        scale, zero = (np.moveaxis(v.reshape(-1, *(1,) * (whole.ndim - 1)), 0, axis) for v in (scale, zero))
+    difference = whole.astype(np.int32) - zero.astype(np.int32)
+    return difference.astype(np.float32) * scale
+
+
 def _same(call: Call) -> np.ndarray:
     return _array(call)
 
@@ -196,6 +213,7 @@ FOLDS = {
     "Concat": (_concat, ("axis",)),
     "Constant": (_constant, ("value", "value_float", "value_floats", "value_int", "value_ints")),
     "ConstantOfShape": (_filled, ("value",)),
+    "DequantizeLinear": (_dequantised, ("axis", "block_size")),
     "Div": (_binary, ()),
     "Gather": (_gather, ("axis",)),
     "Identity": (_same, ()),

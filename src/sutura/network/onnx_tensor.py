@@ -25,7 +25,7 @@ class Unreadable:
 
 
 def read_tensor(tensor: onnx.TensorProto, name: str) -> np.ndarray | Unreadable:
-    """The read-only array that `tensor` holds (float32, int64, int32 or bool); Unreadable for any other type.
+    """The read-only array of `tensor` (float32, int64, int32, int8, uint8, bool); Unreadable for other types.
 
     Raises NetworkError, naming the tensor, for data kept outside the file and where dims and data disagree.
     """
@@ -70,6 +70,11 @@ def _stored(tensor: onnx.TensorProto, name: str, dtype: np.dtype[Any], field: st
         array = np.frombuffer(raw, dtype=dtype)
         return array.astype(dtype.newbyteorder("="), copy=False)
     values = getattr(tensor, field)
+    if dtype.itemsize == 1 and dtype.kind in "iu":
+        wide, ends = np.fromiter(values, dtype=np.int32, count=len(values)), np.iinfo(dtype)
+        if (wide < ends.min).any() or (wide > ends.max).any():
+            raise NetworkError(f"tensor {shown(name)} stores numbers that are no {dtype}; export it again")
+        return wide.astype(dtype)
     return np.fromiter(values, dtype=dtype.newbyteorder("="), count=len(values))
 
 
@@ -94,6 +99,8 @@ FIELDS = (
 
 TYPES: dict[int, tuple[np.dtype[Any], str]] = {
     1: (np.dtype("<f4"), "float_data"),
+    2: (np.dtype("u1"), "int32_data"),
+    3: (np.dtype("i1"), "int32_data"),
     6: (np.dtype("<i4"), "int32_data"),
     7: (np.dtype("<i8"), "int64_data"),
     9: (np.dtype("bool"), "int32_data"),

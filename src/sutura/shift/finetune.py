@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn, optim
 
-from sutura.shift.parametrisation import Rounding, clamp, shifted_module
+from sutura.shift.parametrisation import Rounding, clamp, drawn, shifted_module
 from sutura.training.config import TrainConfig
 from sutura.training.train import Moment, Objective, Trained, cross_entropy, train
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class FineTuneConfig:
     """`method` "q" or "ps", `bits` 2 to 5, layers named in `keep` left out, and how to round and train.
 
+    `scratch` draws the shifts and signs of DeepShift-PS as published, in place of the module's weights.
     Without `training` it is the published schedule for pretrained networks, PRESETS[method].
     """
 
@@ -30,22 +31,25 @@ class FineTuneConfig:
     bits: int = 5
     keep: Collection[str] = ()
     rounding: Rounding = "deterministic"
+    scratch: bool = False
     training: TrainConfig | None = None
 
 
 def fine_tuned(module: nn.Module, data: Dataset, config: FineTuneConfig | None = None) -> Trained:
     """A copy of `module`, shifted and trained on labelled data by cross entropy; `plain` of it exports.
 
-    From the weights it has: pretrained, or initial ones for training from scratch. After each step parameters
+    From the weights it has, unless `scratch`. After each step parameters
     are clamped to their range, as the published code does before each forward pass. Raises ShiftError for a
     bad method or width, TrainingError and DataError as `train` does.
     """
     config = config or FineTuneConfig()
     made = shifted_module(module, config.method, config.bits, keep=config.keep, rounding=config.rounding)
+    training = config.training or PRESETS[config.method]
+    if config.scratch:
+        made = drawn(made, training.seed)
     clamp(made)
     title = f"shift {config.method} {config.bits} {config.rounding}"
-    objective = Objective(cross_entropy, _clamped, title)
-    return train(made, data, config.training or PRESETS[config.method], loss=objective)
+    return train(made, data, training, loss=Objective(cross_entropy, _clamped, title))
 
 
 def radam(module: nn.Module, config: TrainConfig) -> Optimizer:

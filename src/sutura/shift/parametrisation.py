@@ -160,6 +160,24 @@ def clamp(module: nn.Module) -> None:
         form.clamp(*originals)
 
 
+@torch.no_grad()
+def drawn(module: nn.Module, seed: int) -> nn.Module:
+    """A copy with the shifts and signs that training of DeepShift-PS begins with where nothing is pretrained.
+
+    p ~ U(-10, -1) in convolutions and U(lowest, 0) in linear layers, s ~ U(-1, 1); other layers, and those
+    of DeepShift-Q, keep the weights they have.
+    """
+    made, source = copy.deepcopy(module), torch.Generator().manual_seed(seed)
+    for part in made.modules():
+        for held, form in _forms(part) if isinstance(part, LAYERS) else ():
+            if isinstance(form, PsShift):
+                low, high = (form.grid.lowest, 0) if isinstance(part, nn.Linear) else (-10, -1)
+                shift, sign = (p for name, p in held.named_parameters() if name.startswith("original"))
+                shift.uniform_(low, high, generator=source)
+                sign.uniform_(-1, 1, generator=source)
+    return made
+
+
 def plain(module: nn.Module) -> nn.Module:
     """A copy in eval mode with ordinary layers that hold the weights of the grid: to export or verify."""
     made = copy.deepcopy(module).eval()
