@@ -1,6 +1,7 @@
 """How campaigns scale: engines side by side with one and two workers, and more workers simulated.
 
     python benchmarks/campaign_scaling.py [--quick] [--every N] [--rounds N] [--json FILE] [--data FOLDER]
+    python benchmarks/campaign_scaling.py --recorded results.sqlite
 
 Measured: the same ACAS Xu instances by sutura's pool with one and with two processes, by the standard
 library's ProcessPoolExecutor with two, and by a Dask cluster of two, one after the other, `rounds` times;
@@ -13,7 +14,8 @@ for two processes (warm, as above); wall seconds, least of the rounds.
 
 Simulated, and labelled so: list scheduling of the recorded CPU seconds of the jobs on more workers, in the
 order of the list and with the longest first; no schedule can be shorter than the longest job, or than the
-sum over the workers. Start-up and transport are not in it.
+sum over the workers. Start-up and transport are not in it. With --recorded only this is done, for the jobs of
+a store that a campaign has filled.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from sutura.campaign.executor import Ended, Executor, carried_out
 from sutura.campaign.instances import read_instances
 from sutura.campaign.pool import Pool
 from sutura.campaign.split import verify_split
+from sutura.campaign.store import reading
 from sutura.campaign.task import Limits, Task, decide, read_task
 from sutura.network.read import load
 from sutura.property.read import parse_property
@@ -191,12 +194,18 @@ def main() -> int:
         "--every", type=int, default=6, help="every Nth instance is measured; all are simulated"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recorded", type=Path, metavar="STORE")
     parser.add_argument("--json", type=Path)
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SUTURA_DATA", default)))
     given = parser.parse_args()
     every, rounds = (QUICK_EVERY, QUICK_ROUNDS) if given.quick else (given.every, given.rounds)
     console = Console(width=110)
+    if given.recorded:
+        with reading(given.recorded) as found:
+            seconds = [line.document["cpu_seconds"] for line in found.lines() if line.document is not None]
+        show_simulated(simulated(seconds), seconds, console)
+        return 0
     instances = read_instances(given.data / "acasxu")
     tasks = [read_task(instance, Limits(instance.timeout)) for instance in instances]
     rows = measured(tasks[::every], rounds, console)
@@ -213,12 +222,12 @@ def main() -> int:
     spans = simulated(seconds)
     show_simulated(spans, seconds, console)
     if given.json:
-        found = {
+        written = {
             "measured": [asdict(r) | {"waste": r.waste} for r in rows],
             "one_property": [asdict(single) for single in singles],
             "simulated": spans,
         }
-        given.json.write_text(json.dumps(found, indent=2) + "\n")
+        given.json.write_text(json.dumps(written, indent=2) + "\n")
     return 0
 
 
