@@ -1,6 +1,6 @@
 """One sample through a linear layer of packed power-of-two weights, beside float32, bfloat16, int8 and int4.
 
-    python benchmarks/shift_kernels.py [--quick] [--rounds N] [--batch N] [--json FILE]
+    python benchmarks/shift_kernels.py [--quick] [--sizes NxM,...] [--rounds N] [--batch N] [--json FILE]
 
 One thread. Each round runs every kernel once, on the next of enough copies of its weights that none is left
 in a cache (at least `--rotate` MB each); the least time counts, because whatever else the machine does only
@@ -166,12 +166,15 @@ def measured(shape: tuple[int, int], said: argparse.Namespace) -> list[Cell]:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     asked.add_argument("--quick", action="store_true", help="the two smaller sizes, 40 rounds")
+    asked.add_argument("--sizes", help="such as 4096x4096,1024x1024: outputs x inputs")
     asked.add_argument("--rounds", type=int, default=300)
     asked.add_argument("--batch", type=int, default=1)
     asked.add_argument("--rotate", type=int, default=100, help="MB of copies of each kernel's weights")
     asked.add_argument("--json", type=Path)
     said = asked.parse_args()
     sizes = SIZES
+    if said.sizes:
+        sizes = [tuple(int(n) for n in part.split("x")) for part in said.sizes.split(",")]
     if said.quick:
         sizes, said.rounds = SIZES[:2], 40
     torch.set_num_threads(1)
