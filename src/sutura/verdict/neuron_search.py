@@ -48,8 +48,11 @@ ROOT = Effort(steps=30, pace=0.15, decay=0.95)
 LAYERS = Effort(steps=8, pace=0.2, decay=0.85)
 """Ascents for the asked rows and for the neurons' own bounds."""
 
-ROUNDS_AT_ROOT, AT_ROOT = 3, Narrowing(Effort(steps=20, pace=0.2, decay=0.9), 1 << 31)
-"""How often each root's own bounds of neurons are improved."""
+ROUNDS_AT_ROOT, AT_ROOT = 3, Narrowing(Effort(steps=20, pace=0.2, decay=0.9), 1 << 30)
+"""How often each root's own bounds of neurons are improved, at most."""
+
+PAYS = 0.9
+"""Rounds go on while they bring what lacks below this share of what it was."""
 
 NO_POINT = (
     "no float32 input lies exactly in the box, so there is no witness; float32 inputs beside it, to which "
@@ -164,20 +167,28 @@ def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tal
             for again in range(1 + deeper * ROUNDS_AT_ROOT):
                 open_ = retightened(problem, open_, AT_ROOT, check) if again else open_
                 first = bounded(problem, open_, (ROOT,), open_.take(slice(0, 0)), check)
+                pays = not again or _lack(first.open) < PAYS * _lack(open_)
                 open_ = first.open
                 tally = replace(tally.after(0, first.settled), bound=_least(problem, open_, check, others))
                 _tell(run, tally, len(open_))
                 shown = run.shown(first.points)
                 if shown is not None:
                     return shown, tally
+                if not pays:
+                    break
             mix = open_.choice.mix
             assert mix is not None
         if not len(mix):
             return Proved(), tally
-        problem = replace(problem, lack=float(abs(open_.value).mean()))
+        problem = replace(problem, lack=_lack(open_))
         return _search(problem, open_, run, tally)
     except OutOfTimeError:
         return _timed_out(run.config), tally
+
+
+def _lack(open_: Leaves) -> float:
+    """How far below zero the bounds are, on average."""
+    return float(abs(open_.value).mean()) if len(open_) else 0.0
 
 
 def _least(problem: Problem, open_: Leaves, checkpoint: Checkpoint, others: float | None) -> float | None:
