@@ -59,7 +59,7 @@ def test_killed_inside_every_stage_it_goes_on_to_the_same_artefacts(tmp_path, na
     assert code in (0, 3), (tmp_path / "whole.log").read_text()[-2000:]
     again, kills = KILLS.killed(words, tmp_path / "killed")
     assert again == code
-    assert kills >= 5
+    assert kills >= 4
     left, right = (KILLS.artefacts(tmp_path / run) for run in ("whole", "killed"))
     assert left.keys() == right.keys()
     assert [name for name in left if left[name] != right[name]] == []

@@ -116,9 +116,10 @@ def _volumes(placed: Mapping[int, list[Box32]]) -> Mapping[int, float]:
     """Shares of the gated volume, by logarithms; sides without width, and those without end, do not count."""
     logs: dict[int, Float64[np.ndarray, " k"]] = {}
     for row, boxes in placed.items():
+        if not row:
+            continue
         width = np.array([b.high - b.low for b in boxes])
         logs[row] = np.log(np.where((width > 0) & np.isfinite(width), width, 1.0)).sum(axis=1)
-    gated = {row: values for row, values in logs.items() if row}
-    most = max((float(v.max()) for v in gated.values()), default=0.0)
-    sums = {row: float(np.exp(values - most).sum()) for row, values in gated.items()}
+    most = max((float(v.max()) for v in logs.values()), default=0.0)
+    sums = {row: float(np.exp(values - most).sum()) for row, values in logs.items()}
     return {row: value / sum(sums.values()) for row, value in sums.items()}
