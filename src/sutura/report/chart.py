@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH = 360
-LEFT, RIGHT, TOP, BOTTOM = 38, 10, 10, 34
-HEIGHT = 200
+LEFT, RIGHT, TOP, BOTTOM = 38, 10, 24, 34
+HEIGHT = 214
 ROW = 34
 
 Point = tuple[float, float]
@@ -103,7 +103,7 @@ def _axes(axes: tuple[str, str], right: float, top: float) -> Markup:
             _text(LEFT - 4, base, "0", "end"),
             _text(end, base + 14, f"{right:.3g}", "end"),
             _text((LEFT + end) / 2, base + 14, axes[0], "middle"),
-            _text(LEFT + 5, TOP + 9, axes[1]),
+            _text(LEFT, TOP - 9, axes[1]),
         ]
     )
 
