@@ -132,3 +132,23 @@ def test_uniform_points_stay_in_the_box():
     assert x.dtype == np.float32
     assert ((low <= x) & (x <= high)).all()
     assert len(np.unique(x[:, 1])) == 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_violating_asks_every_box_that_a_point_lies_in(seed):
+    """Against a plain comparison with each box; wide inputs, so that coordinates come in several parts."""
+    draw = np.random.default_rng(seed)
+    centres = draw.uniform(-1, 1, (5, 70)).astype(np.float32)
+    properties = [
+        prop(f"p{at}", 70, 2, (cube(c - np.float32(0.5), c + np.float32(0.5)), [[at_most({0: 1}, at)]]))
+        for at, c in enumerate(centres)
+    ]
+    x = (centres[draw.integers(5, size=40)] + draw.uniform(-0.505, 0.505, (40, 70))).astype(np.float32)
+    y = draw.uniform(-1, 5, (40, 2)).astype(np.float32)
+    expected = np.zeros(40, bool)
+    for at in range(5):
+        low, high = properties[at].cases[0].box.float32_hull()
+        expected |= ((x >= low) & (x <= high)).all(axis=1) & (y[:, 0] <= at)
+    assert (violating(properties, x, y) == expected).all()
+    assert not violating(properties, x[:0], y[:0]).size

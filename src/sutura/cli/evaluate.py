@@ -12,10 +12,10 @@ from rich.table import Table
 
 from sutura.certificate.check import check
 from sutura.cli import options
-from sutura.cli.console import Exit, guarded, messages, plain, print_json
+from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
 from sutura.dataset import read_dataset
 from sutura.errors import MismatchError, NetworkError, OutputError, PropertyError
-from sutura.gates.evaluate import Decision, attacked, inside, labelled, outside, uniform
+from sutura.gates.evaluate import Attacked, Decision, Inside, attacked, inside, labelled, outside, uniform
 from sutura.gates.problem import Problem, problem
 from sutura.gates.rows import rows_of
 from sutura.gates.speed import Speed, speed
@@ -24,6 +24,7 @@ from sutura.network.onnx_read import file_bytes
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import load
 from sutura.network.run import Session, open_session
+from sutura.progress import Listener, Progress
 from sutura.property.read import read_property
 from sutura.report import decision_map, document
 from sutura.verdict.replay import runner
@@ -31,6 +32,12 @@ from sutura.verdict.workers import cores
 from sutura.writing import write_all
 
 BATCHES = (1, 1024)
+
+ALL_SAMPLES, MOST_SAMPLES, ALL_NUMBERS = 1_000_000, 100_000, 50_000_000
+"""Samples over all properties, most of one, and most numbers in those of one, where the user names none."""
+
+ALL_STARTS, MOST_STARTS, FEWEST_STARTS = 1000, 64, 8
+"""Starts of the attack over all properties, and most and fewest of one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +57,9 @@ class Pair:
     "--certificate", type=click.Path(path_type=Path), help="Beside the repaired file by default (.cert.json)."
 )
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=100_000, show_default=True, help="Samples a property."
+    "--samples",
+    type=click.IntRange(min=1),
+    help="Samples a property [default: 100000, fewer for more than ten properties or 500 inputs].",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a decision map before and after (.png).")
 @options.decision
@@ -62,7 +71,7 @@ def command(
     files: tuple[Path, ...],
     data: Path | None,
     certificate: Path | None,
-    samples: int,
+    samples: int | None,
     plot: Path | None,
     decision: Any,
     workers: int | None,
@@ -82,9 +91,12 @@ def command(
     asked = problem(load(original), properties)
     repaired = file_bytes(fixed)
     pair = Pair(asked, repaired, _sessions(asked, repaired, fixed), gate_table(repaired))
+    how: dict[str, Any] = {"samples": samples or _shared(asked), "seed": seed, "decision": decision}
+    with bar(quiet=as_json, noun="properties") as listen:
+        changes = _changes(pair, how, listen)
     body = {
         "certificate": _word(pair, fixed, certificate, workers),
-        **_changes(pair, samples, seed, decision),
+        **changes,
         "data": None if data is None else _on_data(pair, data, decision),
         "gates": None if pair.table is None else pair.table.kinds,
         "cells": 0 if pair.table is None else (len(pair.table.tree) + 1) // 2,
@@ -135,13 +147,22 @@ def _word(pair: Pair, fixed: Path, given: Path | None, workers: int | None) -> d
     return {"file": place.name, "accepted": report.accepted, "reason": report.reason}
 
 
-def _changes(pair: Pair, samples: int, seed: int, decision: Decision) -> dict[str, Any]:
+def _shared(asked: Problem) -> int:
+    """Samples of each property where the user names no number."""
+    most = min(ALL_SAMPLES // len(asked.properties), ALL_NUMBERS // asked.network.input_size)
+    return max(1, min(MOST_SAMPLES, most))
+
+
+def _changes(pair: Pair, how: dict[str, Any], listen: Listener) -> dict[str, Any]:
     networks = runner(pair.sessions[0]), runner(pair.sessions[1])
     properties = pair.asked.properties
-    how: dict[str, Any] = {"samples": samples, "seed": seed, "decision": decision}
-    inner = [inside(networks, prop, properties, **how) for prop in properties]
+    inner, ends = list[Inside](), list[Attacked]()
+    starts = max(FEWEST_STARTS, min(MOST_STARTS, ALL_STARTS // len(properties)))
+    for at, prop in enumerate(properties):
+        listen(Progress("sampled and attacked", at, len(properties) - at, at / len(properties)))
+        inner.append(inside(networks, prop, properties, **how))
+        ends += attacked(pair.asked.program, networks, [prop], starts=starts, seed=how["seed"])
     outer = outside(networks, properties, **how)
-    ends = attacked(pair.asked.program, networks, properties, seed=seed)
     return {**document.figures(inner, outer), "attack": [asdict(end) for end in ends]}
 
 

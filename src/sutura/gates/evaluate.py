@@ -26,6 +26,9 @@ STREWN = 10
 MOST_PROJECTED = 2000
 """Wrong outputs for which the exact projection is computed."""
 
+TOGETHER = 32
+"""Coordinates compared at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inside:
@@ -127,14 +130,37 @@ def violating(
 ) -> Bool[np.ndarray, " k"]:
     """Which inputs lie in a box of a property and have an output unsafe there; exact."""
     wrong = np.zeros(len(x), bool)
-    for case in (case for prop in properties for case in prop.cases):
+    for case in _met(properties, x):
         wrong |= _within(case, x) & unsafe_mask(case, y)
     return wrong
 
 
+def _met(properties: Sequence[Property], x: Float32[np.ndarray, "k n"]) -> list[Case]:
+    """The cases whose boxes meet the hull of the points; no point lies in any other."""
+    if not len(x):
+        return []
+    first, last = x.min(axis=0), x.max(axis=0)
+    cases = [case for prop in properties for case in prop.cases]
+    hulls = [case.box.float32_hull() for case in cases]
+    return [
+        case
+        for case, (low, high) in zip(cases, hulls, strict=True)
+        if (low <= last).all() and (first <= high).all()
+    ]
+
+
 def _within(case: Case, x: Float32[np.ndarray, "k n"]) -> Bool[np.ndarray, " k"]:
+    """Which points lie in the box; few coordinates at a time, as most points leave it by the first."""
     low, high = case.box.float32_hull()
-    return np.asarray(((x >= low) & (x <= high)).all(axis=1))
+    left = np.arange(len(x))
+    for at in range(0, len(low), TOGETHER):
+        part = slice(at, at + TOGETHER)
+        left = left[((x[left, part] >= low[part]) & (x[left, part] <= high[part])).all(axis=1)]
+        if not len(left):
+            break
+    held = np.zeros(len(x), bool)
+    held[left] = True
+    return held
 
 
 def same_bits(a: Float32[np.ndarray, "k m"], b: Float32[np.ndarray, "k m"]) -> Bool[np.ndarray, " k"]:
@@ -150,9 +176,11 @@ def nearest_possible(
     properties: Sequence[Property], x: Float32[np.ndarray, "k n"], y: Float32[np.ndarray, "k m"]
 ) -> Float64[np.ndarray, " k"]:
     """For each output, the mean change to the nearest one safe for all boxes that its input lies in."""
-    cases = [case for prop in properties for case in prop.cases]
-    held = np.stack([_within(case, x) for case in cases], axis=1)
     changes = np.zeros(len(x))
+    cases = _met(properties, x)
+    if not cases:
+        return changes
+    held = np.stack([_within(case, x) for case in cases], axis=1)
     for active in np.unique(held, axis=0):
         rows = (held == active).all(axis=1)
         safe = safe_set(c for case, on in zip(cases, active, strict=True) if on for c in case.unsafe)

@@ -126,7 +126,7 @@ class Call:
         value = self.constant(index)
         if value is None:
             return None
-        if value.array.dtype.name not in ("int32", "int64") or value.array.ndim > 1:
+        if str(value.array.dtype) not in ("int32", "int64") or value.array.ndim > 1:
             raise NetworkError(f"tensor {shown(value.name)} must be a vector of integers")
         return tuple(int(v) for v in value.array.reshape(-1))
 
