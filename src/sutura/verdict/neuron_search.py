@@ -23,16 +23,7 @@ from sutura.verdict.deadline import Deadline, OutOfTimeError, within
 from sutura.verdict.descent import Descent, Wanted, descend, starts
 from sutura.verdict.goal import Goal, goal, refuted
 from sutura.verdict.linear_leaf import Settled, settle
-from sutura.verdict.neuron_step import (
-    Advance,
-    Leaves,
-    Narrowing,
-    Problem,
-    advance,
-    bounded,
-    join,
-    retightened,
-)
+from sutura.verdict.neuron_step import Advance, Leaves, Problem, advance, bounded, join
 from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated
 from sutura.verdict.replay import Runner, replay
 from sutura.verdict.search import VerifyConfig, check_fit
@@ -47,12 +38,6 @@ ROUND = 2
 ROOT = Effort(steps=30, pace=0.15, decay=0.95)
 LAYERS = Effort(steps=8, pace=0.2, decay=0.85)
 """Ascents for the asked rows and for the neurons' own bounds."""
-
-ROUNDS_AT_ROOT, AT_ROOT = 3, Narrowing(Effort(steps=20, pace=0.2, decay=0.9), 1 << 30)
-"""How often each root's own bounds of neurons are improved, at most."""
-
-PAYS = 0.9
-"""Rounds go on while they bring what lacks below this share of what it was."""
 
 NO_POINT = (
     "no float32 input lies exactly in the box, so there is no witness; float32 inputs beside it, to which "
@@ -163,32 +148,17 @@ def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tal
             shown = _attacked(problem, run, SECOND if deeper else FIRST, mix)
             if shown is not None:
                 return shown, tally
-            open_ = _roots(problem, mix, share)
-            for again in range(1 + deeper * ROUNDS_AT_ROOT):
-                open_ = retightened(problem, open_, AT_ROOT, check) if again else open_
-                first = bounded(problem, open_, (ROOT,), open_.take(slice(0, 0)), check)
-                pays = not again or _lack(first.open) < PAYS * _lack(open_)
-                open_ = first.open
-                tally = replace(tally.after(0, first.settled), bound=_least(problem, open_, check, others))
-                _tell(run, tally, len(open_))
-                shown = run.shown(first.points)
-                if shown is not None:
-                    return shown, tally
-                if not pays:
-                    break
-            mix = open_.choice.mix
+            roots = _roots(problem, mix, share)
+            first = bounded(problem, roots, (ROOT,), roots.take(slice(0, 0)), check)
+            tally = replace(tally.after(0, first.settled), bound=_least(problem, first.open, check, others))
+            shown = run.shown(first.points)
+            if shown is not None:
+                return shown, tally
+            mix = first.open.choice.mix
             assert mix is not None
-        if not len(mix):
-            return Proved(), tally
-        problem = replace(problem, lack=_lack(open_))
-        return _search(problem, open_, run, tally)
+        return _search(problem, first.open, run, tally) if len(mix) else (Proved(), tally)
     except OutOfTimeError:
         return _timed_out(run.config), tally
-
-
-def _lack(open_: Leaves) -> float:
-    """How far below zero the bounds are, on average."""
-    return float(abs(open_.value).mean()) if len(open_) else 0.0
 
 
 def _least(problem: Problem, open_: Leaves, checkpoint: Checkpoint, others: float | None) -> float | None:
@@ -233,12 +203,7 @@ def _roots(problem: Problem, mix: Float32[np.ndarray, "k m"], share: float) -> L
     domain = Domain(np.repeat(net.low[None], count, axis=0), np.repeat(net.high[None], count, axis=0))
     choice = replace(plain_choice(net.blocks, domain), mix=mix)
     return Leaves(
-        domain,
-        choice,
-        np.full(count, -np.inf, np.float32),
-        np.full(count, share),
-        np.full((count, 1), -1),
-        np.zeros(count, np.int64),
+        domain, choice, np.full(count, -np.inf, np.float32), np.full(count, share), np.full((count, 1), -1)
     )
 
 
@@ -260,8 +225,6 @@ def _search(problem: Problem, open_: Leaves, run: Run, tally: Tally) -> tuple[Ve
         batches, rest = _pop(stack, tally.batch)
         try:
             done = list(run.pool.map(halve, batches))
-            rounds += 1
-            shown = _looked_at(problem, run, done, rounds % EVERY == 0)
         except OutOfTimeError:
             return _timed_out(run.config), tally
         except MemoryError:
@@ -270,6 +233,8 @@ def _search(problem: Problem, open_: Leaves, run: Run, tally: Tally) -> tuple[Ve
             tally = replace(tally, batch=tally.batch // 2)
             _tell(run, tally, waiting, f"out of memory: batches of {tally.batch} from here on")
             continue
+        rounds += 1
+        shown = _looked_at(problem, run, done, rounds % EVERY == 0)
         if shown is not None:
             return shown, tally
         stack = [*rest, *(_hopeful_last(d.open) for d, _ in done if len(d.open))]

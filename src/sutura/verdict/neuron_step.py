@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from sutura.bounds.ascent import Ascent, Choice, Domain, Effort, Picked, Start, approach, ascend, evaluate
+from sutura.bounds.ascent import Ascent, Choice, Domain, Effort, Picked, Start, ascend
 from sutura.bounds.condensed import Condensed
 from sutura.bounds.crown import Bounds, Checkpoint
-from sutura.bounds.leaf import Place, mixed, sound_outputs
+from sutura.bounds.leaf import Place, sound_outputs
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
-from sutura.bounds.retighten import Case, retighten
-from sutura.verdict.branching import NONE, candidates, intercepts, look_ahead, split
+from sutura.verdict.branching import NONE, candidates, look_ahead, split
 from sutura.verdict.goal import Goal
 
-EFFORTS = (Effort(steps=3, pace=0.1, decay=0.85), Effort(steps=8, pace=0.05, decay=0.9))
+EFFORTS = (Effort(steps=3, pace=0.2, decay=0.85), Effort(steps=8, pace=0.1, decay=0.9))
 """Two ascents: many halves are closed after the first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Narrowing:
-    """How the bounds of a subproblem's neurons are improved: each by this effort, as many of them as these
-    multiplications pay for."""
-
-    effort: Effort
-    products: int
-
-
-PERIOD, AGAIN = 6, Narrowing(Effort(steps=8, pace=0.2, decay=0.85), 1 << 26)
-"""After so many splits the bounds of a subproblem's neurons are improved, and it is bounded thoroughly."""
-
-LONG, GOAL = 40, 0.5
-"""Steps of that, and how far above zero they aim, as a share of what lacked at the root."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +30,6 @@ class Problem:
     bounds: Bounds
     net: Condensed
     aim: Goal
-    lack: float = 0.0
-    """How far below zero the bounds of the roots are, on average."""
 
     @property
     def start(self) -> Start:
@@ -69,22 +50,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaves:
-    """Open subproblems: bounds of neurons, choice, estimated bound, share of the property, what to split, and
-    how often they were split since the bounds of their neurons were improved."""
+    """Open subproblems: bounds of neurons, choice, estimated bound, share of the property, what to split."""
 
     domain: Domain
     choice: Choice
     value: Float32[np.ndarray, " batch"]
     weight: Float64[np.ndarray, " batch"]
     asked: Int64[np.ndarray, "batch k"]
-    age: Int64[np.ndarray, " batch"]
 
     def __len__(self) -> int:
         return len(self.value)
 
     def take(self, rows: Picked) -> Leaves:
         """Some of them."""
-        kept = self.value[rows], self.weight[rows], self.asked[rows], self.age[rows]
+        kept = self.value[rows], self.weight[rows], self.asked[rows]
         return Leaves(self.domain.take(rows), self.choice.take(rows), *kept)
 
 
@@ -107,7 +86,6 @@ def join(parts: Sequence[Leaves]) -> Leaves:
         glued(lambda p: p.value),
         glued(lambda p: p.weight),
         glued(lambda p: p.asked),
-        glued(lambda p: p.age),
     )
 
 
@@ -137,45 +115,12 @@ def advance(problem: Problem, batch: Leaves, checkpoint: Checkpoint) -> Advance:
     halves = split(net.blocks, batch.domain, neuron)
     both = np.concatenate([np.arange(len(batch))] * 2)
     domain = Domain(*(np.concatenate([getattr(h, n) for h in halves]) for n in ("low", "high")))
-    rest = batch.value[both], batch.weight[both] / 2.0, batch.asked[both], batch.age[both] + 1
-    leaves = Leaves(domain, batch.choice.take(both), *rest)
-    # What is closed at little cost needs no better bounds of its neurons.
-    first = bounded(problem, leaves, EFFORTS[:1], stuck, checkpoint)
-    due = first.open.age >= PERIOD
-    young = bounded(problem, first.open.take(~due), EFFORTS[1:], stuck, checkpoint)
-    better = retightened(problem, first.open.take(due), AGAIN, checkpoint)
-    old = bounded(problem, better, (*EFFORTS[1:], LONG), stuck, checkpoint)
-    return Advance(
-        join([young.open, old.open]),
-        first.settled + young.settled + old.settled,
-        first.bounded,
-        stuck,
-        np.concatenate([young.points, old.points]),
-    )
-
-
-def retightened(problem: Problem, leaves: Leaves, how: Narrowing, checkpoint: Checkpoint) -> Leaves:
-    """The leaves with better bounds of the neurons whose relaxation costs most, sound as in `retighten`."""
-    if not len(leaves):
-        return leaves
-    net, mix = problem.net, leaves.choice.mix
-    assert mix is not None
-    passed = evaluate(net, net.blocks, leaves.domain, leaves.choice, problem.start)
-    cost = intercepts(net.blocks, leaves.domain, passed.neurons, either=True)
-    most = how.products // (4 * (how.effort.steps + 1) * net.neurons * (net.neurons // 2 + len(net.varying)))
-    most = int(np.clip(most, 1, net.neurons))
-    ranked = np.argsort(-cost, axis=1, kind="stable")[:, :most]
-    asked = np.zeros(cost.shape, dtype=bool)
-    np.put_along_axis(asked, ranked, np.take_along_axis(cost, ranked, axis=1) > 0, axis=1)
-    given = mixed(mix.astype(np.float64), problem.aim.rows, problem.aim.bounds)
-    case = Case(leaves.domain, leaves.choice, problem.start.chosen(leaves.choice), given)
-    place = Place(problem.program, problem.region, problem.bounds, net)
-    domain = retighten(place, case, asked, how.effort, checkpoint)
-    return replace(leaves, domain=domain, age=np.zeros_like(leaves.age))
+    rest = batch.value[both], batch.weight[both] / 2.0, batch.asked[both]
+    return bounded(problem, Leaves(domain, batch.choice.take(both), *rest), EFFORTS, stuck, checkpoint)
 
 
 def bounded(
-    problem: Problem, leaves: Leaves, efforts: Sequence[Effort | int], stuck: Leaves, checkpoint: Checkpoint
+    problem: Problem, leaves: Leaves, efforts: Sequence[Effort], stuck: Leaves, checkpoint: Checkpoint
 ) -> Advance:
     """Ascend from each leaf's choice, closing leaves after each effort."""
     settled, count, found = 0.0, len(leaves), None
@@ -183,30 +128,15 @@ def bounded(
         if not len(leaves):
             break
         begin = problem.start, leaves.choice
-        with np.errstate(all="ignore"):
-            found = _climbed(problem, leaves.domain, begin, effort, checkpoint)
+        found = ascend(problem.net, problem.net.blocks, leaves.domain, begin, effort, checkpoint)
         closed = _closed(problem, leaves, found, checkpoint)
         settled += float(leaves.weight[closed].sum())
-        leaves = replace(leaves, choice=found.choice, value=found.value).take(~closed)
+        leaves = Leaves(leaves.domain, found.choice, found.value, leaves.weight, leaves.asked).take(~closed)
         found = found.take(~closed)
-    if found is None or not len(leaves):
-        nothing = replace(leaves, asked=np.full((0, leaves.asked.shape[1]), NONE))
-        return Advance(nothing, settled, count, stuck, np.zeros((0, problem.program.inputs)))
+    assert found is not None
     asked = candidates(problem.net, leaves.domain, found)
-    return Advance(replace(leaves, asked=asked), settled, count, stuck, problem.net.inputs(found.inputs))
-
-
-def _climbed(
-    problem: Problem,
-    domain: Domain,
-    begin: tuple[Start, Choice],
-    effort: Effort | int,
-    checkpoint: Checkpoint,
-) -> Ascent:
-    net = problem.net
-    if isinstance(effort, int):
-        return approach(net, domain, begin, GOAL * problem.lack, effort, checkpoint)
-    return ascend(net, net.blocks, domain, begin, effort, checkpoint)
+    open_ = Leaves(leaves.domain, leaves.choice, leaves.value, leaves.weight, asked)
+    return Advance(open_, settled, count, stuck, problem.net.inputs(found.inputs))
 
 
 def _closed(
