@@ -225,7 +225,9 @@ def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str
         random = np.random.default_rng(number)
         x = inside(limits, limits.low + random.random((arguments.inputs, 5)) * (limits.high - limits.low))
         x = x.astype(np.float32)
-        plain = RiskConfig(Adversarial("argmin"), domain=limits, estimator="deepquant", attack=WALKS)
+        plain = RiskConfig(
+            Adversarial("argmin"), domain=limits, estimator="deepquant", attack=WALKS, budget=0.0
+        )
         seen = prepared(loaded, plain)
         first = quantify_all(seen, x, plain)
         crown += [r.lower for r in first]
