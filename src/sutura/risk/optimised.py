@@ -84,4 +84,4 @@ def _roots(net: Condensed, aim: Goal) -> Leaves:
     domain = Domain(np.repeat(net.low[None], count, axis=0), np.repeat(net.high[None], count, axis=0))
     choice = replace(plain_choice(net.blocks, domain), mix=mix.astype(np.float32))
     least, share = np.full(count, -np.inf, np.float32), np.full(count, 1.0 / count)
-    return Leaves(domain, choice, least, share, np.full((count, 1), -1), np.zeros(count, np.int64))
+    return Leaves(domain, choice, least, share, np.full((count, 1), -1))
