@@ -205,7 +205,9 @@ def on_cluster(files: Path, record: Sequence[str]) -> list[Row]:
 
     alone = {r["job"]: r["verdict"] for r in state(files.with_name("pool, left alone.sqlite"))["results"]}
     place = files.with_name("cluster.sqlite")
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as local:
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as local:
         ADDRESSES.update({w.worker_address: w.pid for w in local.workers.values()})
         plan = Kills((3 * len(record) // 4,), (len(record) // 2,))
         started = time.monotonic()

@@ -113,7 +113,7 @@ def measured(tasks: Sequence[Task], rounds: int, console: Console) -> list[Row]:
 
     with ExitStack() as stack:
         local = stack.enter_context(
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50)
         )
         library = stack.enter_context(ProcessPoolExecutor(2, mp_context=get_context("spawn")))
         engines: dict[tuple[str, int], Engine] = {
