@@ -6,18 +6,27 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from exported import (
+    HALVES,
+    ORDER_BLOCKS,
+    ORDER_COLUMN,
+    ORDER_GUARD,
     LEANING_COUNTS,
     LEANING_TREE,
     ORDER_PROPERTY,
     ROW_GUARD,
+    Guard,
+    add_dispatch,
+    add_output_gate,
     certificate,
     dense,
     f32,
     leaning,
     leaning_rows,
     leaning_weights,
+    order_constants,
 )
 from test_mutations import counted, resigned
 
@@ -214,3 +223,31 @@ def test_the_batch_axis_is_free_or_one(batch, allowed):
         for end in (model.graph.input[0], model.graph.output[0]):
             end.type.tensor_type.shape.dim[0].dim_value = batch
     assert accepted(model.SerializeToString(deterministic=True)) == allowed
+
+
+BY_ROW = [(0, 1.5, 1, 2), ("leaf", 0), (0, 2.5, 3, 4), ("leaf", 1), ("leaf", 0)]
+
+
+@pytest.mark.parametrize(
+    ("guard", "dispatched", "allowed"),
+    [
+        (Guard(ORDER_COLUMN, [[("leaf", 1)]]), 1, False),
+        (ORDER_GUARD, 1, False),
+        (Guard(ORDER_COLUMN, [[("leaf", 0)], [("leaf", 1)]]), 1, False),
+        (Guard(ORDER_COLUMN, [BY_ROW], rows=True), 1, True),
+        (Guard(ORDER_COLUMN, [BY_ROW], rows=True), 2, False),
+        (Guard(ORDER_COLUMN, [[("leaf", 1)]]), 0, True),
+    ],
+)
+def test_rows_without_clauses_are_never_mended(guard, dispatched, allowed):
+    # The network is safe here, and what "mends" it is not: z = y + (-9, 9), which no clause tests.
+    text = ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 0.25")
+    draft = dense(leaning_weights(), "sutura.raw")
+    order_constants(draft)
+    tables = [[1]], [[0, 0], [1, 0.5], [1, 0.5]], [-9, 9], [[1], [1], [1]]
+    add_output_gate(draft, guard, ORDER_BLOCKS, *tables)
+    add_dispatch(draft, [HALVES[0], ("leaf", dispatched), ("leaf", dispatched)])
+    network, x = draft.save(), f32([[0.125, 0]])
+    (y,) = onnxruntime.InferenceSession(network).run(None, {"X": x})
+    assert (y[0, 0] > y[0, 1]) == allowed or guard is ORDER_GUARD
+    assert accepted(network, text, (LEAF,), Counts(1, 1, 0, 0, 3)) == allowed

@@ -103,10 +103,15 @@ def neuron_gate(exported: Exported, gates: Gates, node: Node) -> tuple[str, Arra
 def needs_bound(gates: Gates, row: int, case: Case) -> bool:
     """Whether a row leaves it to the network to be safe in a case; False where its gate makes it safe.
 
-    Raises CertificateError where the row has active clauses that do not make every delivered output safe.
+    Raises CertificateError where the row has active clauses that do not make every delivered output safe, or
+    none although its samples may be mended.
     """
     gate = gates.output
-    if gate is None or not gate.active[row].any():
+    if gate is None:
+        return True
+    if not gate.active[row].any():
+        if row and gate.guard.may_mend(row):
+            raise CertificateError(f"row {row}: the guard may mend outputs that no active clause tests")
         return True
     active = [gate.clauses[k] for k in np.flatnonzero(gate.active[row])]
     for number, conjunction in enumerate(case.unsafe):

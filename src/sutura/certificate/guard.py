@@ -35,18 +35,23 @@ class Guard:
         """Whether no output that passes in a row satisfies all inequalities."""
         return any(
             all(any(contradicts(x, i) for x in literals for i in conjunction) for literals in ways)
-            for ways in ([*self.passing(tree, row)] for tree in self.trees)
+            for ways in (
+                [known for number, known in self.ends(tree, row) if not number] for tree in self.trees
+            )
         )
 
-    def passing(self, tree: Dispatch, row: int) -> Iterator[tuple[Literal, ...]]:
-        """The literals that are true on each way through a tree that ends in 0."""
+    def may_mend(self, row: int) -> bool:
+        """Whether some way of a row through a tree ends in another number than 0."""
+        return any(number for tree in self.trees for number, _ in self.ends(tree, row))
+
+    def ends(self, tree: Dispatch, row: int) -> Iterator[tuple[int, tuple[Literal, ...]]]:
+        """The number that each way of a row through a tree ends in, and the literals that are true on it."""
         waiting: list[tuple[int, tuple[Literal, ...]]] = [(0, ())]
         while waiting:
             at, known = waiting.pop()
             dim, threshold = tree.dim[at], tree.threshold[at]
             if dim < 0:
-                if tree.left[at] == 0:
-                    yield known
+                yield int(tree.left[at]), known
             elif self.knows_row and dim == 0:
                 waiting.append((tree.left[at] if row <= threshold else tree.right[at], known))
             else:

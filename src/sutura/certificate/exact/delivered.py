@@ -13,7 +13,10 @@ from .vnnlib import Inequality
 def settled_by_gate(gates: Gates, row: int, unsafe: Sequence[Sequence[Inequality]]) -> bool:
     """Whether a row's gate makes its outputs safe, rather than the network; refused where neither can."""
     active = [gates.clauses[k] for k in gates.active[row]] if gates.active else []
-    ways = [[*passing(gates, tree, row)] for tree in gates.guard] if active else []
+    ends = [[*ends_of(gates, tree, row)] for tree in gates.guard] if row else []
+    still = active or not any(number for found in ends for number, _ in found)
+    want(still, f"row {row}: the guard may mend outputs that no active clause tests")
+    ways = [[known for number, known in found if number == 0] for found in ends]
     for conjunction in unsafe if active else ():
 
         def excluded(literals: Sequence[Literal], by: Sequence[Inequality] = conjunction) -> bool:
@@ -28,8 +31,8 @@ def settled_by_gate(gates: Gates, row: int, unsafe: Sequence[Sequence[Inequality
     return bool(active)
 
 
-def passing(gates: Gates, tree: Tree, row: int) -> Iterator[list[Literal]]:
-    """What is known of outputs on each way through a tree of the guard that ends in 0, which lets them pass.
+def ends_of(gates: Gates, tree: Tree, row: int) -> Iterator[tuple[int, list[Literal]]]:
+    """Each way of a row through a tree of the guard: its number (0 lets pass), and what is known of outputs.
 
     y . column <= t is exact where the column takes one number, or the difference of two, but for flushing;
     that it is not so teaches nothing, as a number that is not finite makes it so.
@@ -38,11 +41,11 @@ def passing(gates: Gates, tree: Tree, row: int) -> Iterator[list[Literal]]:
     while waiting:
         at, known = waiting.pop()
         dim, cut, left, right = tree[at]
-        if dim < 0 and left == 0:
-            yield known
+        if dim < 0:
+            yield left, known
         elif gates.knows_row and dim == 0:
             waiting.append((left if row * ONE <= cut else right, known))
-        elif dim >= 0:
+        else:
             column = gates.columns[dim - gates.knows_row]
             waiting += [(left, known + learned(column, cut)), (right, known)]
 
