@@ -35,6 +35,7 @@ import test_exact_arithmetic  # noqa: E402
 import test_exact_forgeries  # noqa: E402
 import test_exact_gates  # noqa: E402
 import test_exact_operators  # noqa: E402
+import test_exact_readers  # noqa: E402
 import test_forgeries  # noqa: E402
 from mutants import Mutant, built, mutants, survivors  # noqa: E402
 
@@ -47,6 +48,7 @@ TESTS = (
     test_exact_gates,
     test_exact,
     test_exact_operators,
+    test_exact_readers,
     test_exact_forgeries,
     test_forgeries,
 )

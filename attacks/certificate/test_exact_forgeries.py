@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from exported import (
     HALVES,
+    LEANING_COUNTS,
+    LEANING_TREE,
     ORDER_BLOCKS,
     ORDER_COLUMN,
     ORDER_GUARD,
-    LEANING_COUNTS,
-    LEANING_TREE,
     ORDER_PROPERTY,
     ROW_GUARD,
     Guard,

@@ -138,7 +138,7 @@ def edited(draft=leaning_rows, /, **constants):
 
 
 def test_tables_cannot_be_weakened():
-    refused(edited(sutura__inactive=f32([[1], [1]])), "no bound shows")
+    refused(edited(sutura__inactive=f32([[1], [1]])), "no active clause tests")
     refused(edited(sutura__inactive=f32([[1], [0.75]])), "not 0 or 1")
     refused(edited(sutura__inactive=f32([[1], [-1]])), "not 0 or 1")
     refused(edited(sutura__inactive=f32([[0], [1]])))

@@ -1,0 +1,332 @@
+"""The exact checker's readers and rules, one at a time: what must be refused there and then, and what not."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import onnx
+import pytest
+from exported import Draft, Guard, dense, f32, leaning, leaning_rows, leaning_weights
+from onnx import TensorProto, helper, numpy_helper
+
+from sutura.certificate import exact
+
+ONE = 1 << 149
+
+
+def refused(call, *arguments):
+    with pytest.raises(exact.ticks.RefusedError):
+        call(*arguments)
+
+
+def test_the_largest_number_and_the_ends_of_properties():
+    largest = exact.ticks.ticks(0x7F7FFFFF)
+    assert largest == exact.ticks.LARGEST
+    assert exact.ticks.round_down(Fraction(2**128 - 2**104)) == largest
+    refused(exact.ticks.round_down, Fraction(2**128))
+    refused(exact.ticks.round_down, -Fraction(2**128))
+
+
+@pytest.mark.parametrize("data", [b"\x0a\x08", b"\x70\x01", b"\x08\x08\x08\x09", b"\x12\x05ab"])
+def test_fields_of_another_wire_unknown_twice_or_cut_off(data):
+    refused(exact.graph.message, data, "model")
+    assert exact.graph.message(b"\x08\x08", "model")["ir_version"] == 8
+
+
+def test_numbers_of_a_file_have_at_most_64_bits():
+    assert exact.graph.varint(b"\xff" * 9 + b"\x01", 0) == ((1 << 64) - 1, 10)
+    for data in (b"\x80" * 9 + b"\x02", b"\xff" * 9 + b"\x7f", b"\x80" * 10 + b"\x00", b"\x80", b""):
+        refused(exact.graph.varint, data, 0)
+    assert exact.graph.READ["int"]((1 << 64) - 1) == -1
+    assert exact.graph.READ["int"]((1 << 63) - 1) == (1 << 63) - 1
+
+
+def test_constants_have_sizes_and_truth_values():
+    def made(kind, dims, raw):
+        return exact.graph.tensor({"name": "c", "data_type": kind, "dims": dims, "raw_data": raw})
+
+    assert made(9, [2], b"\x00\x01").values == (0, 1)
+    for wrong in ((9, [2], b"\x00\x02"), (9, [-1, -1], b"\x01"), (11, [1], bytes(8)), (1, [2], bytes(4))):
+        refused(made, *wrong)
+
+
+def read_node(node, change=lambda node: None):
+    change(node)
+    return exact.graph.read_node(exact.graph.message(node.SerializeToString(), "node"))
+
+
+def test_attributes_are_given_once_and_as_their_type_says():
+    def flatten():
+        return helper.make_node("Flatten", ["x"], ["y"], axis=1)
+
+    assert read_node(flatten()).attributes == {"axis": ("i", 1)}
+    refused(read_node, flatten(), lambda node: node.attribute.append(node.attribute[0]))
+    refused(read_node, flatten(), lambda node: setattr(node.attribute[0], "f", 1.0))
+    refused(read_node, flatten(), lambda node: setattr(node.attribute[0], "type", 4))
+
+
+def test_branches_have_one_output_no_input_and_named_constants():
+    def read(graph):
+        return exact.graph.branch(exact.graph.message(graph.SerializeToString(), "graph"), 0)
+
+    info = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    part = numpy_helper.from_array(f32([1]), "c")
+    assert read(helper.make_graph([], "g", [], [info], [part]))[1] == "y"
+    refused(read, helper.make_graph([], "g", [info], [info]))
+    refused(read, helper.make_graph([], "g", [], [info, info]))
+    refused(read, helper.make_graph([], "g", [], [info], [part, part]))
+    refused(read, helper.make_graph([], "g", [], [info], [numpy_helper.from_array(f32([1]), "")]))
+
+
+@pytest.mark.parametrize("name", ["c", "x", "gone"])
+def test_constants_of_a_branch_hide_nothing(name):
+    part = exact.graph.Node("Identity", "", ("x",), ("inner",), {})
+
+    def define(own, output="inner", op="If"):
+        attributes = {"then_branch": ("g", ((part,), output, own))}
+        node = exact.graph.Node(op, "", ("c",), ("y",), attributes)
+        exact.graph.define([node], {"x", "c"}, {"gone"}, {""})
+
+    define({"new": None})
+    refused(define, {name: None})
+    refused(define, {}, "elsewhere")
+    refused(define, {}, "inner", "Loop")
+
+
+@pytest.mark.parametrize(
+    ("opsets", "allowed"),
+    [
+        ([("", 17), ("ai.onnx.ml", 1)], True), ([("", 17), ("ai.onnx.ml", 2)], True),
+        ([("", 17), ("ai.onnx.ml", 3)], True), ([("", 17), ("ai.onnx.ml", 4)], False),
+        ([("", 16), ("ai.onnx.ml", 3)], False), ([("", 18), ("ai.onnx.ml", 3)], False), ([("", 17)], False),
+        ([("", 17), ("ai.onnx.ml", 3), ("more", 1)], False), ([("ai.onnx.ml", 3)], False),
+        ([("", 17), ("ai.onnx.ml", 3), ("ai.onnx.ml", 3)], False),
+    ],
+)  # fmt: skip
+def test_sets_of_operators(opsets, allowed):
+    model = onnx.load_from_string(leaning().save())
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*pair) for pair in opsets)
+    data = model.SerializeToString(deterministic=True)
+    if allowed:
+        assert exact.graph.read_graph(data).output == "sutura.raw" or exact.graph.read_graph(data).switches
+        return
+    with pytest.raises((exact.ticks.RefusedError, LookupError)):
+        exact.graph.read_graph(data)
+
+
+@pytest.mark.parametrize("sample", [(0,), (0, 3), (3, 0), (-1, -2)])
+def test_axes_of_samples_are_known(sample):
+    model = onnx.load_from_string(leaning().save())
+    shape = helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", *sample])
+    model.graph.input[0].CopyFrom(shape)
+    refused(exact.graph.read_graph, model.SerializeToString(deterministic=True))
+
+
+TWO = b"(declare-const X_0 Real)(declare-const Y_0 Real)(declare-const Y_1 Real)"
+BOX = b"(assert (>= X_0 -1))(assert (<= X_0 1))"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"(push 1)", b"(assert (<= Y_0 3) (<= Y_1 3))", b"(assert (!= Y_0 Y_1))", b"(assert (~ Y_0 Y_1))",
+        b"(assert (<= (/ Y_0 2) 1))", b"(assert (<= (* (+ Y_0 1) Y_1) 1))", b"(assert (<= X_0 -2))",
+        b"(assert (<= Y_0 3)", b"(assert (<= Y_0 X_0))", b"(assert (<= 0 1))", b"(assert (<= (* Y_0 Y_1) 1))",
+    ],
+)  # fmt: skip
+def test_formulas_that_mean_something_else_are_refused_by_the_reader(more):
+    read = exact.vnnlib.read_property
+    assert read(TWO + BOX + b"(set-logic QF_LRA)(assert (<= Y_0 3))(check-sat)")[:2] == (1, 2)
+    refused(read, TWO + BOX + more)
+
+
+def test_properties_declare_inputs_and_outputs_and_bound_each_input():
+    refused(exact.vnnlib.read_property, b"(declare-const X_0 Real)" + BOX)
+    refused(exact.vnnlib.read_property, b"(declare-const Y_0 Real)(assert (<= Y_0 1))")
+    for half in (b"(assert (>= X_0 -1))", b"(assert (<= X_0 1))", b""):
+        refused(exact.vnnlib.read_property, TWO + half + b"(assert (<= Y_0 1))")
+
+
+def test_the_tightest_bounds_count_and_boxes_empty_in_one_input_are_left_out():
+    (case,) = exact.vnnlib.read_property(
+        TWO + BOX + b"(assert (<= X_0 0.5))(assert (>= X_0 0))(assert (<= Y_0 1))"
+    )[2]
+    assert (list(case.lower), list(case.upper)) == ([0], [ONE // 2])
+    second = b"(declare-const X_1 Real)(assert (>= X_1 0))(assert (<= X_1 1))"
+    refused(exact.vnnlib.read_property, TWO + second + BOX + b"(assert (<= X_0 -2))(assert (<= Y_0 1))")
+
+
+def gated(draft):
+    return exact.gates.read_gates(exact.graph.read_graph(draft.save()))
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0])
+def test_tables_of_a_gate_hold_zeros_and_ones(value):
+    draft = leaning_rows()
+    draft.constants["sutura.inactive"] = f32([[1], [value]])
+    refused(gated, draft)
+    draft = leaning_rows()
+    draft.constants["sutura.clauses"] = f32([[value]])
+    refused(gated, draft)
+
+
+@pytest.mark.parametrize("weak", ["count", "off", "lits"])
+@pytest.mark.parametrize("which", ["", ".1", ".2"])
+def test_a_weaker_test_of_any_one_candidate_is_refused(weak, which):
+    draft = leaning_rows(candidates=3)
+    assert gated(draft).rows == 2
+    draft.constant("weaker", f32([[0]]))
+    draft.constant("none_active", f32([[1], [1]]))
+    draft.constant("zero", np.array([0], dtype=np.int64))
+    node, at, name = {
+        "count": (f"sutura.test{which}.count", 1, "weaker"),
+        "off": (f"sutura.test{which}.off", 0, "none_active"),
+        "lits": (f"sutura.test{which}.0.l", 1, "zero2"),
+    }[weak]
+    draft.constant("zero2", np.array([1], dtype=np.int64))
+    draft.find(node).input[at] = name
+    refused(gated, draft)
+
+
+def test_literals_read_outputs_that_there_are():
+    for name, at in (("sutura.lhs", 2), ("sutura.lhs", -1), ("sutura.rhs", 2), ("sutura.rhs", -2)):
+        draft = leaning_rows()
+        draft.constants[name] = np.array([at], dtype=np.int64)
+        refused(gated, draft)
+
+
+def test_half_may_be_a_vector_and_nothing_else():
+    draft = leaning_rows()
+    draft.constants["sutura.half"] = f32([0.5])
+    assert gated(draft).rows == 2
+
+
+def test_names_of_gates_and_switches_need_a_dispatch_tree():
+    plain = exact.graph.read_graph(dense(leaning_weights()).save())
+    assert exact.gates.read_gates(plain).rows == 1
+    refused(exact.gates.read_gates, plain._replace(switches=[("c", "y")]))
+    named = {**plain.constants, "sutura.x": exact.graph.Tensor(1, (), (0,))}
+    refused(exact.gates.read_gates, plain._replace(constants=named))
+
+
+def test_constants_have_the_type_that_is_asked_for():
+    g = exact.graph.read_graph(dense(leaning_weights()).save())
+    g = g._replace(constants={"n": exact.graph.Tensor(7, (2,), (0, 1))})
+    assert exact.gates.constant(g, "n", 7, 2).values == (0, 1)
+    for kind, *shape in ((1, 2), (7, 3), (7, 2, 1)):
+        with pytest.raises((exact.ticks.RefusedError, ValueError)):
+            exact.gates.constant(g, "n", kind, *shape)
+
+
+@pytest.mark.parametrize("leaf", [-1, 0.5])
+def test_guards_end_in_whole_numbers(leaf):
+    refused(gated, leaning(Guard([[-1.0], [1.0]], [[(0, -1.0, 1, 2), ("leaf", 0), ("leaf", leaf)]])))
+
+
+def compiled(draft):
+    g = exact.graph.read_graph(draft.save())
+    return exact.rules.compile_network(g, exact.gates.read_gates(g))
+
+
+def network(*nodes, shape=(3,), **constants):
+    """Nodes (operator, inputs, output, attributes) over X; the last makes Y."""
+    draft = Draft(inputs=shape, outputs=(1,), constants=dict(constants))
+    for op, inputs, output, *attributes in nodes:
+        draft.node(op, inputs, output, **(attributes[0] if attributes else {}))
+    return draft
+
+
+EYE = np.eye(3, dtype=np.float32)
+TO_M = ("MatMul", ["X", "W"], "m")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "layers"),
+    [
+        ([TO_M, ("Add", ["m", "b"], "Y")], 1),
+        ([TO_M, ("Add", ["m", "b"], "a"), ("Add", ["a", "m"], "Y")], 3),
+        ([TO_M, ("Mul", ["m", "b"], "Y")], 2),
+        ([TO_M, ("Add", ["m", "b"], "a"), ("Add", ["a", "b"], "Y")], 2),
+    ],
+)
+def test_a_bias_joins_a_product_that_nothing_else_reads(nodes, layers):
+    made, output = compiled(network(*nodes, W=EYE, b=f32([0, 2, 3])))
+    assert (len(made), output) == (layers, layers)
+    assert made[0].roundings == 4
+    assert all(layer.roundings == 0 and layer.sources for layer in made[1:])
+
+
+@pytest.mark.parametrize(("inputs", "weight", "bias"), [(["m", "b"], 1, -2), (["b", "m"], -1, 2)])
+def test_differences_have_their_signs(inputs, weight, bias):
+    made, _ = compiled(network(("Relu", ["X"], "m"), ("Sub", inputs, "Y"), b=f32([2, 2, 2])))
+    assert list(made[-1].bias) == [bias * ONE] * 3
+    assert [Fraction(row[0], 1 << made[-1].q) for _, row in made[-1].rows] == [weight] * 3
+    assert made[-1].roundings == 0
+
+
+def test_products_and_sums_of_unlike_values_have_no_rule():
+    halves = [("MatMul", ["X", "W"], "m"), ("MatMul", ["X", "V"], "n")]
+    for op, wide in (("Mul", EYE), ("Add", EYE[:, :1]), ("Sub", EYE[:, :2])):
+        refused(compiled, network(*halves, (op, ["m", "n"], "Y"), W=EYE, V=wide))
+    assert len(compiled(network(*halves, ("Add", ["m", "n"], "Y"), W=EYE, V=EYE))[0]) == 3
+
+
+def test_convolutions_count_their_roundings_and_pools_keep_their_channels():
+    weight = np.ones((2, 1, 2, 2), np.float32)
+    made, _ = compiled(network(("Conv", ["X", "W"], "Y"), shape=(1, 3, 4), W=weight))
+    assert made[0].roundings == 5
+    refused(compiled, network(("Conv", ["X", "W"], "Y"), shape=(2, 3, 4), W=weight))
+    pool = ("MaxPool", ["X"], "p", {"kernel_shape": (2, 2)})
+    made, _ = compiled(
+        network(pool, ("Conv", ["p", "W"], "Y"), shape=(1, 3, 4), W=np.ones((1, 1, 1, 1), np.float32))
+    )
+    assert len(made[1].rows) == 6
+
+
+def reshaped(target, shape=(2, 3), op="Reshape", **attributes):
+    draft = network((op, ["X", "to"][: 1 + (op == "Reshape")], "Y", attributes), shape=shape)
+    draft.constant("to", np.array(target, dtype=np.int64))
+    g = exact.graph.read_graph(draft.save())
+    values = {g.input: (0, g.sample)}
+    exact.rules.on_shape(exact.layers.Draft(g, None, [], values, []), g.nodes[0])
+    return values["Y"][1]
+
+
+def test_shapes_are_those_of_the_format():
+    assert reshaped([0, 3, 2]) == reshaped([-1, 3, 2]) == reshaped([1, 3, 2]) == (3, 2)
+    assert (reshaped([0, -1]), reshaped([0, 1, 6]), reshaped([0, -1, 2])) == ((6,), (1, 6), (3, 2))
+    assert (reshaped([0, 6, 1]), reshaped([], op="Flatten", axis=1)) == ((6, 1), (6,))
+    for wrong in ([0, 4, 2], [2, 6], [0, -2, -3], [-2, 6]):
+        refused(reshaped, wrong)
+    refused(lambda: reshaped([], op="Flatten", axis=2))
+    refused(lambda: reshaped([0, 6], allowzero=1))
+
+
+def test_bends_have_the_ends_that_their_operator_names():
+    def bend(op, *ends, **attributes):
+        names = [f"e{at}" if end is not None else "" for at, end in enumerate(ends)]
+        constants = {f"e{at}": f32(end) for at, end in enumerate(ends) if end is not None}
+        return compiled(network((op, ["X", *names], "Y", attributes), **constants))[0][0]
+
+    for layer, low, high in (
+        (bend("Clip", None, 2), -5, 2), (bend("Clip", 1), 1, 5), (bend("Clip", 2, 2), 2, 2),
+        (bend("Clip", -1, 1), -1, 1), (bend("Relu"), 0, 5),
+    ):  # fmt: skip
+        assert (layer.f(-5 * ONE), layer.f(5 * ONE)) == (low * ONE, high * ONE)
+    refused(bend, "Clip", 2, 1)
+    slope = exact.ticks.ticks(int(np.float32(0.01).view(np.uint32)))
+    assert bend("LeakyRelu").f(-ONE) == -slope
+
+
+def test_curves_may_err_as_far_as_is_assumed():
+    promised = Fraction(4 * ONE, 10**7)
+    assert promised < exact.rules.STRAY < promised + (ONE >> 70)
+
+
+def test_constants_are_stretched_only_along_axes_of_one():
+    spread, tensor = exact.layers.spread, exact.graph.Tensor
+    assert spread(tensor(1, (2,), (1, 2)), (2, 2)) == [1, 2, 1, 2]
+    for shape in ((3,), (1, 3), (1, 1, 1, 2)):
+        refused(spread, tensor(1, shape, (1, 2, 3)), (2,))
