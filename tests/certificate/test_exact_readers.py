@@ -7,7 +7,21 @@ from fractions import Fraction
 import numpy as np
 import onnx
 import pytest
-from exported import Draft, Guard, dense, f32, leaning, leaning_rows, leaning_weights
+from exported import (
+    HALVES,
+    ORDER_GUARD,
+    Draft,
+    Guard,
+    add_dispatch,
+    add_output_gate,
+    dense,
+    f32,
+    leaning,
+    leaning_rows,
+    leaning_weights,
+    order_constants,
+    tree_node,
+)
 from onnx import TensorProto, helper, numpy_helper
 
 from sutura.certificate import exact
@@ -195,6 +209,59 @@ def test_literals_read_outputs_that_there_are():
         draft = leaning_rows()
         draft.constants[name] = np.array([at], dtype=np.int64)
         refused(gated, draft)
+
+
+def several():
+    """Literals y0 > y1, y0 > 1 and y1 < 1, two clauses, of which row 1 asks for the second alone."""
+    draft = dense(leaning_weights(), "sutura.raw")
+    order_constants(draft)
+    blocks = [("order", "sutura.lhs", "sutura.rhs"), ("above", "first", "t"), ("below", "second", "t")]
+    for name, at in (("first", 0), ("second", 1)):
+        draft.constant(name, np.array([at], dtype=np.int64))
+    draft.constant("t", f32([1]))
+    tables = [[1, 0], [0, 1], [0, 1]], [[0, 0], [2, 0]], [0.5, -0.5], [[1, 1], [1, 0]]
+    add_output_gate(draft, ORDER_GUARD, blocks, *tables)
+    add_dispatch(draft, HALVES)
+    return draft
+
+
+def test_clauses_of_several_kinds_of_literals_by_row():
+    found = gated(several())
+    assert found.clauses == [[("order", 0, 1, True)], [("Greater", 0, ONE), ("Less", 1, ONE)]]
+    assert [[*row] for row in found.active] == [[], [1]]
+    for name, value in (("first", -1), ("second", -1), ("first", 2)):
+        draft = several()
+        draft.constants[name] = np.array([value], dtype=np.int64)
+        refused(gated, draft)
+
+
+@pytest.mark.parametrize("op", ["LessOrEqual", "GreaterOrEqual", "Equal"])
+def test_literals_of_another_comparison_are_refused(op):
+    for at in (1, 2):
+        draft = several()
+        draft.find(f"sutura.test.{at}").op_type = op
+        refused(gated, draft)
+
+
+CUT = (0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)
+
+
+def rewritten(trees, **lists):
+    node = tree_node("x", "y", trees)
+    for attribute in node.attribute:
+        if attribute.name in lists:
+            attribute.CopyFrom(helper.make_attribute(attribute.name, lists[attribute.name]))
+    return exact.gates.read_trees(read_node(node), 1, 2)
+
+
+def test_nodes_of_trees_stand_in_their_order_and_make_one_tree_each():
+    assert len(rewritten([CUT, CUT])) == 2
+    for wrong in (
+        {"nodes_nodeids": [0, 2, 1, 0, 1, 2]}, {"nodes_treeids": [1, 1, 1, 0, 0, 0]},
+        {"nodes_falsenodeids": [2, 0, 0, 1, 0, 0]}, {"nodes_falsenodeids": [1, 0, 0, 2, 0, 0]},
+    ):  # fmt: skip
+        refused(lambda wrong=wrong: rewritten([CUT, CUT], **wrong))
+    refused(rewritten, [(CUT[0], CUT[1], ("leaf", 2))])
 
 
 def test_half_may_be_a_vector_and_nothing_else():
