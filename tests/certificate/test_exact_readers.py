@@ -397,3 +397,15 @@ def test_constants_are_stretched_only_along_axes_of_one():
     assert spread(tensor(1, (2,), (1, 2)), (2, 2)) == [1, 2, 1, 2]
     for shape in ((3,), (1, 3), (1, 1, 1, 2)):
         refused(spread, tensor(1, shape, (1, 2, 3)), (2,))
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_one_entry_that_may_overflow_or_is_crossed_is_enough(turn):
+    def bound(weights, low):
+        rows = [((at,), (weight,)) for at, weight in enumerate(weights[::turn])]
+        made = exact.layers.linear_layer((0,), rows, [0, 0], 2)
+        return exact.bound.bound([made], 0, low[::turn], [ONE, ONE])
+
+    assert bound([ONE, ONE], [0, 0]) is not None
+    assert bound([1 << 275, ONE], [0, 0]) is None
+    assert bound([ONE, ONE], [0, 2 * ONE]) is None
