@@ -19,9 +19,9 @@ SIZES = {"phone": (375, 812), "desktop": (1280, 900)}
 SCHEMES = ("light", "dark")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium as the machine has it; CHROMIUM names another."""
+    """Chromium as the machine has it; CHROMIUM names another. Its event loop must end with this file."""
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     place = next((found for name in names if name and (found := shutil.which(name))), None)
