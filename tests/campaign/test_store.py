@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -130,3 +131,22 @@ def test_missing_places_are_told(tmp_path):
         pass
     with pytest.raises(CampaignError, match="sutura campaign -o writes"), reading(tmp_path / "r.sqlite"):
         pass
+
+
+def test_a_store_is_whole_from_the_moment_that_it_has_its_name(tmp_path):
+    """A reader that waits for the file, as `sutura status --watch` may, never finds half of one."""
+    places = [tmp_path / f"{at}.sqlite" for at in range(40)]
+
+    def watch():
+        for place in places:
+            while not place.exists():
+                pass
+            with reading(place) as found:
+                assert found.lines() == ()
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        for place in places:
+            with open_store(place):
+                pass
+        watching.result(timeout=60)

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -20,6 +20,7 @@ from typing import Any, final
 from sutura.campaign.executor import Ended, Event, Lost, Started
 from sutura.errors import CampaignError
 from sutura.journal import open_journal
+from sutura.writing import write_all
 
 APPLICATION, VERSION = 0x53555455, 1
 """SQLite's application_id ("SUTU") and user_version of such a file."""
@@ -140,8 +141,8 @@ class Store:
 def open_store(place: Path) -> Generator[Store]:
     """The store at `place`, made where there is none; this process alone writes it while the block runs.
 
-    Raises CampaignError where the file is another kind of file or cannot be written, JournalError where
-    another process writes it.
+    Raises CampaignError where the file is another kind of file or cannot be opened, OutputError where it
+    cannot be made, JournalError where another process writes it.
     """
     if not place.parent.is_dir():
         raise CampaignError(f"there is no folder {place.parent} to write {place.name} into; make it first")
@@ -149,6 +150,7 @@ def open_store(place: Path) -> Generator[Store]:
     lock = open_journal(place.with_name(f"{place.name}.lock"), b"", afresh=True)
     try:
         with _told(place):
+            _make(place)
             file = sqlite3.connect(place, timeout=WAIT)
             try:
                 _prepare(file, place)
@@ -223,13 +225,19 @@ def reading(place: Path) -> Generator[Reading]:
             file.close()
 
 
+def _make(place: Path) -> None:
+    """The empty store, whole before it has its name: a reader may already wait for it."""
+    if place.is_file() and place.stat().st_size:
+        return
+    with closing(sqlite3.connect(":memory:")) as file:
+        file.executescript(
+            f"{TABLES} pragma application_id = {APPLICATION}; pragma user_version = {VERSION};"
+        )
+        write_all({place: file.serialize()})
+
+
 def _prepare(file: sqlite3.Connection, place: Path) -> None:
-    (tables,) = file.execute("select count(*) from sqlite_master").fetchone()
-    if tables or _marks(file) != (0, 0):
-        _check(file, place)
-    else:
-        marks = f"pragma application_id = {APPLICATION}; pragma user_version = {VERSION};"
-        file.executescript(f"begin; {TABLES} {marks} commit;")
+    _check(file, place)
     file.execute("pragma journal_mode = wal")
     file.execute("pragma synchronous = normal")
 
