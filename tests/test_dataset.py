@@ -30,6 +30,12 @@ def test_labels_may_be_absent(tmp_path):
     assert read_dataset(tmp_path / "d.npz").y is None
 
 
+def test_samples_are_laid_out_as_the_network_takes_them(tmp_path):
+    np.savez(tmp_path / "d.npz", x=X)
+    assert np.array_equal(read_dataset(tmp_path / "d.npz", sample=(1, 2, 1)).x, X.reshape(3, 1, 2, 1))
+    assert read_dataset(tmp_path / "d.npz", sample=(3,)).x.shape == (3, 2)  # told by whoever takes them
+
+
 NAN = np.array([[0, 1], [np.nan, 0]], np.float32)
 REFUSED = {
     "labels_missing": ({"x": X}, "no array 'y'; it holds x"),

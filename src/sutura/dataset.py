@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ class Dataset:
         return len(self.x)
 
 
-def read_dataset(path: Path, *, labelled: bool = False) -> Dataset:
+def read_dataset(path: Path, *, labelled: bool = False, sample: tuple[int, ...] | None = None) -> Dataset:
     """Read a `.npz` file without ever unpickling.
 
+    Samples of as many numbers as `sample` (the shape that a network takes) are laid out so, row by row.
     Raises DataError, in one line, where the file is no archive of plain arrays, lacks `x` (or `y` where
     `labelled`), is empty, holds NaN or infinities, has labels that are not one integer >= 0 a sample, or
     would unpack to more than MAX_BYTES.
@@ -49,6 +51,8 @@ def read_dataset(path: Path, *, labelled: bool = False) -> Dataset:
     if missing:
         raise DataError(f"{path.name} has no array '{missing[0]}'; it holds {held}")
     x = _samples(path.name, arrays["x"])
+    if sample is not None and x[0].size == math.prod(sample):
+        x = x.reshape(len(x), *sample)
     return Dataset(path.name, x, _labels(path.name, arrays["y"], len(x)) if "y" in arrays else None)
 
 

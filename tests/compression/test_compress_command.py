@@ -53,6 +53,20 @@ def test_one_target_with_everything(place):
     assert made["runtime_seconds"] > 0.0
 
 
+def test_flat_samples_serve_a_network_of_images(place):
+    x = np.load(place / "calib.npz")["x"]
+    assert x.ndim > 2
+    np.savez(place / "flat.npz", x=x.reshape(len(x), -1))
+    made = []
+    for data in ("calib.npz", "flat.npz"):
+        result = say(
+            place / "net.onnx", "--target", "0.6", "--data", place / data, "-o", place / "small.onnx"
+        )
+        assert result.exit_code == 0, result.stderr
+        made.append((place / "small.onnx").read_bytes())
+    assert made[0] == made[1]
+
+
 def test_change_on_a_region_is_certified(place):
     x = np.load(place / "calib.npz")["x"][0].reshape(-1)
     prop = sutura.robustness(x, 0.01, 0, classes=5, low=None, high=None)

@@ -74,7 +74,8 @@ def command(
     config = CalibrateConfig(method=method, holdout=holdout, seed=seed, train=train)
     if method == "falcon":
         config = replace(config, falcon=_falcon(form))
-    loaded, samples = load(network), read_dataset(data, labelled=True)
+    loaded = load(network)
+    samples = read_dataset(data, labelled=True, sample=loaded.network.input_shape)
     try:
         with epochs(quiet=as_json) as listen:
             found = calibrate(loaded, samples, config, listen=listen, checkpoint=checkpoint)

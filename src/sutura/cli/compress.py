@@ -20,6 +20,7 @@ from sutura.compression.weights import safetensors_of
 from sutura.dataset import read_dataset
 from sutura.errors import CompressionError, OutputError
 from sutura.network.read import load
+from sutura.outward import at_most
 from sutura.property.read import read_property
 from sutura.report.compression import account, picture
 from sutura.report.document import document
@@ -94,8 +95,9 @@ def command(
     config = CompressConfig(budget=budget, method=method, keep=keep, seed=seed)
     prop = None if region is None else read_property(region)
     source = load(network)
-    samples = None if data is None else read_dataset(data)
-    labelled = None if test is None else read_dataset(test, labelled=True)
+    shape = source.network.input_shape
+    samples = None if data is None else read_dataset(data, sample=shape)
+    labelled = None if test is None else read_dataset(test, labelled=True, sample=shape)
     found = curve(source, shares, config, data=samples)
     figures = measure(source.network, found, labelled)
     moved = () if prop is None else tuple(diff(source, load(made.onnx), prop) for made in found)
@@ -175,7 +177,7 @@ def rows(found: Sequence[Compressed], figures: Measured, moved: Sequence[Differe
     lines.append(("output change (estimate)", "-", *(_loss(made.loss) for made in found)))
     if moved:
         lines.append(
-            ("output change on the region (certified)", "-", *(f"<= {d.largest:.4g}" for d in moved))
+            ("output change on the region (certified)", "-", *(f"<= {at_most(d.largest)}" for d in moved))
         )
         lines.append(("output change on the region (seen)", "-", *(f"{d.largest_seen:.4g}" for d in moved)))
     lines.append(("method", "-", *(f"{made.method}, {made.finish}" for made in found)))

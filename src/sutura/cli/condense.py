@@ -14,6 +14,7 @@ from sutura.dataset import read_dataset
 from sutura.errors import OutputError
 from sutura.network.onnx_write import write_onnx
 from sutura.network.read import load
+from sutura.outward import at_most
 from sutura.property.read import read_property
 from sutura.report.condensation import condensed
 from sutura.report.document import document
@@ -111,9 +112,9 @@ def show(found: Condensed) -> None:
             f"accuracy (ONNX Runtime): {found.accuracies[0]:.2%} before, {found.accuracies[1]:.2%} after"
         )
     if found.bound is not None:
-        console.print(f"bound from the weights alone: {float(found.bound.max()):.4g} (over the reals)")
+        console.print(f"bound from the weights alone: {at_most(float(found.bound.max()))} (over the reals)")
     if found.difference is not None:
         console.print(
-            f"certified difference: {found.difference.largest:.4g}"
+            f"certified difference: {at_most(found.difference.largest)}"
             f" (seen: {found.difference.largest_seen:.4g})"
         )

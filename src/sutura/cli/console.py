@@ -18,6 +18,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from sutura.errors import NetworkError, PropertyError, SuturaError
+from sutura.outward import share_at_least
 from sutura.progress import Listener, Progress, silent
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _undrawn(stage: str, share: float, figures: str) -> None:
 
 def figures(event: Progress, noun: str) -> str:
     """What a progress line says of a moment: the share settled, boxes, the best bound and what happened."""
-    said = f"{event.settled:.2%} settled, {event.boxes:,} {noun}, {event.waiting:,} waiting"
+    said = f"{share_at_least(event.settled)} settled, {event.boxes:,} {noun}, {event.waiting:,} waiting"
     bound = [] if event.bound is None else [f"bound {event.bound:.3g}"]
     return ", ".join([said, *bound, *filter(None, [event.note])])
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
 from sutura.network.read import load
+from sutura.outward import at_least, at_most, share_at_least
 from sutura.property.read import read_property
 from sutura.report.difference import difference
 from sutura.report.document import document
@@ -76,13 +77,16 @@ def show(found: Difference) -> None:
         "output", "certified", "seen", "by separate bounds", title="first - second", title_justify="left"
     )
     for at, columns in enumerate(zip(found.low, found.high, *found.attained, *found.separate, strict=True)):
-        low, high, least, most, apart_low, apart_high = (f"{v:.6g}" for v in columns)
-        table.add_row(f"Y_{at}", f"{low} .. {high}", f"{least} .. {most}", f"{apart_low} .. {apart_high}")
+        low, high, least, most, apart_low, apart_high = columns
+        certified, apart = (
+            f"{at_least(a)} .. {at_most(b)}" for a, b in ((low, high), (apart_low, apart_high))
+        )
+        table.add_row(f"Y_{at}", certified, f"{least:.4g} .. {most:.4g}", apart)
     console = messages()
     console.print(table)
     console.print(
-        f"no output differs by more than {found.largest:.6g} (certified); {found.largest_seen:.6g} was seen"
-        f"   [{found.boxes:,} boxes, {found.seconds:.1f} s]"
+        f"no output differs by more than {at_most(found.largest)} (certified); {found.largest_seen:.4g} was "
+        f"seen   [{found.boxes:,} boxes, {found.seconds:.1f} s]"
     )
     if found.changed is not None:
         where = ", ".join(f"{v:.9g}" for v in found.changed.input[:16])
@@ -91,6 +95,6 @@ def show(found: Difference) -> None:
         console.print("both decide alike all over the region (certified)")
     else:
         console.print(
-            f"whether they ever decide otherwise is not known: alike on {found.same_share:.2%} of the region"
-            " (certified), and no sample differs"
+            "whether they ever decide otherwise is not known: alike on "
+            f"{share_at_least(found.same_share)} of the region (certified), and no sample differs"
         )

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sutura.gates.repair import Config, mended
 from sutura.gates.rows import rows_of
 from sutura.network.read import load
 from sutura.network.run import open_session
+from sutura.outward import share_at_least, share_at_most
 from sutura.property.read import read_property
 from sutura.property.spec import Property
 from sutura.report import decision_map, document
@@ -276,7 +277,8 @@ def _show(job: Job, report: dict[str, Any], files: dict[Path, bytes]) -> None:
     regions, seconds = report["regions"], report["seconds"]
     console.print(f"[bold]after[/]: {AFTER[report['after']]}")
     console.print(
-        f"{regions['proved']:,} regions proved as they are ({regions['proved_share']:.2%} of the boxes), "
+        f"{regions['proved']:,} regions proved as they are "
+        f"({share_at_least(regions['proved_share'])} of the boxes), "
         f"{regions['output_gated']:,} with output gates, {regions['neuron_gated']:,} with neuron gates; "
         f"search {seconds['search']:.1f} s, check {seconds['check']:.1f} s"
     )
@@ -302,17 +304,18 @@ def _estimates(found: dict[str, Any]) -> Table:
         "property", "violating before", "after", "right inputs kept, bit for bit", "change of wrong ones",
         "nearest possible",
         title=f"estimates on {found['inside'][0]['samples']:,} samples a property; outside the boxes "
-        f"{_percent(found['outside']['identical'])} bit-identical",
+        f"{_percent(found['outside']['identical'], share_at_least)} bit-identical",
     )  # fmt: skip
     for row in found["inside"]:
         changes = [_small(row[key]) for key in ("change_wrong", "nearest_wrong")]
-        shares = [_percent(row[key]) for key in ("violating_before", "violating_after", "identical")]
+        shares = [_percent(row[key], share_at_most) for key in ("violating_before", "violating_after")]
+        shares.append(_percent(row["identical"], share_at_least))
         table.add_row(plain(row["property"]), *shares, *changes)
     return table
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4%}"
+def _percent(value: float | None, rounded: Callable[[float, int], str]) -> str:
+    return "-" if value is None else rounded(value, 4)
 
 
 def _small(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,6 +18,7 @@ from sutura.dataset import Dataset, read_dataset
 from sutura.errors import DataError, PropertyError
 from sutura.network.graph import Network
 from sutura.network.read import Loaded, load
+from sutura.outward import at_least, at_most
 from sutura.report import risk_document, risk_plot
 from sutura.report.document import document
 from sutura.risk.ball import Domain, Norm, domain
@@ -280,16 +282,20 @@ def _show(name: str, results: list[RiskResult], said: Summary) -> None:
     console = messages()
     table = Table("share of inputs", "certified lower", "attacked upper", title=f"{name} risk: radii")
     for key in said.lower:
-        table.add_row(f"{float(key):.0%}", _spread(said.lower[key]), _spread(said.upper[key]))
+        table.add_row(
+            f"{float(key):.0%}", _spread(said.lower[key], at_least), _spread(said.upper[key], at_most)
+        )
     console.print(table)
     classes = Table("decision", "inputs", "median lower", "median upper", "least lower", "least upper")
     for row in said.classes:
-        figures = (row.lower, row.upper, row.least_lower, row.least_upper)
-        classes.add_row(str(row.label), str(row.inputs), *(f"{v:.4g}" for v in figures))
+        lower, least_lower = at_least(row.lower), at_least(row.least_lower)
+        upper, least_upper = at_most(row.upper), at_most(row.least_upper)
+        classes.add_row(str(row.label), str(row.inputs), lower, upper, least_lower, least_upper)
     console.print(classes)
     console.print(
         f"{said.inputs} inputs, {said.certified} with a certified radius, {said.attacked} with a witness; "
-        f"mean lower / upper {_spread(said.tightness)}; worst inputs: {', '.join(map(str, said.worst))}"
+        f"mean lower / upper {_spread(said.tightness, at_least)}; "
+        f"worst inputs: {', '.join(map(str, said.worst))}"
     )
     for reason in dict.fromkeys(r.reason for r in results if r.reason):
         count = sum(r.reason == reason for r in results)
@@ -298,5 +304,5 @@ def _show(name: str, results: list[RiskResult], said: Summary) -> None:
         console.print("estimates (in --json) are no bounds: they may lie on the unsafe side")
 
 
-def _spread(found: Any) -> str:
-    return f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
+def _spread(found: Any, rounded: Callable[[float], str]) -> str:
+    return f"{rounded(found.value)} ({found.low:.4g} to {found.high:.4g})"

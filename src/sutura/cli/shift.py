@@ -101,8 +101,8 @@ def command(
     _check_out(out, packed, network)
     config = ShiftConfig(method=method, bits=bits, scale=scale, keep=keep, seed=seed)
     source = load(network).network
-    samples = None if data is None else read_dataset(data)
-    labelled = None if test is None else read_dataset(test, labelled=True)
+    samples = None if data is None else read_dataset(data, sample=source.input_shape)
+    labelled = None if test is None else read_dataset(test, labelled=True, sample=source.input_shape)
     for given in (samples, labelled):
         if given is not None:
             check_fits(source, given)

@@ -17,6 +17,7 @@ from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json, 
 from sutura.cli.resuming import Keeping, digest, journaled
 from sutura.errors import CampaignError, NetworkError, PropertyError
 from sutura.network.read import load, network_bytes
+from sutura.outward import share_at_least
 from sutura.property.read import read_property
 from sutura.report.document import document, outcome
 from sutura.report.sarif import sarif
@@ -180,7 +181,7 @@ def show(results: list[dict[str, Any]]) -> None:
     table = Table("property", "verdict", "boxes", "share proved", "seconds")
     for r in results:
         word = str(r["verdict"])
-        share = f"{r['proved_share']:.2%}"
+        share = share_at_least(r["proved_share"])
         table.add_row(
             plain(r["property"]),
             f"[{colours[word]}]{word}[/]",

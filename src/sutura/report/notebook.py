@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sutura.outward import at_least, at_most, share_at_least
 from sutura.verdict.outcome import Outcome, Proved, Violated
 
 if TYPE_CHECKING:  # whoever has such a result has loaded its room
@@ -46,7 +47,7 @@ def html(result: Any) -> str:
 def _outcome(found: Outcome) -> Told:
     account = found.account
     spent = [
-        ("share proved", f"{account.proved_share:.2%}"),
+        ("share proved", share_at_least(account.proved_share)),
         ("boxes", f"{account.boxes:,}"),
         ("seconds", f"{account.seconds:.2f}"),
     ]
@@ -65,7 +66,10 @@ def _outcome(found: Outcome) -> Told:
 def _repair(found: Repair) -> Told:
     regions = found.regions
     rows = [
-        ("proved without a gate", f"{regions.proved:,} regions, {regions.proved_share:.2%} of the boxes"),
+        (
+            "proved without a gate",
+            f"{regions.proved:,} regions, {share_at_least(regions.proved_share)} of the boxes",
+        ),
         ("behind output gates", f"{regions.output_gated:,} regions"),
         ("behind neuron gates", f"{regions.neuron_gated:,} regions"),
         ("size", f"{len(found.onnx):,} bytes, certificate {len(found.certificate):,} bytes"),
@@ -80,26 +84,30 @@ def _repair(found: Repair) -> Told:
 def _difference(found: Difference) -> Told:
     alike = {True: "proved", False: "no, an input was found", None: "not known"}[found.decides_alike]
     rows = [
-        ("largest difference seen", f"{found.largest_seen:.6g}"),
+        ("largest difference seen", f"{found.largest_seen:.4g}"),
         ("same decisions on the region", alike),
         ("boxes", f"{found.boxes:,}"),
         ("seconds", f"{found.seconds:.2f}"),
     ]
     colour = {True: GOOD, False: BAD, None: OPEN}[found.decides_alike]
-    return f"no output differs by more than {found.largest:.6g} (certified)", colour, rows
+    return f"no output differs by more than {at_most(found.largest)} (certified)", colour, rows
 
 
 def _risk(found: RiskResult) -> Told:
     rows = [
-        ("certified radius", f"{found.lower:.6g} ({found.level})"),
-        ("radius of a witness", f"{found.upper:.6g}" if found.witness is not None else "none found"),
+        ("certified radius", f"{at_least(found.lower)} ({found.level})"),
+        ("radius of a witness", at_most(found.upper) if found.witness is not None else "none found"),
         ("estimate", "none" if found.estimate is None else f"{found.estimate:.6g}"),
         ("decision at the input", f"{found.label}"),
         ("seconds", f"{found.seconds:.2f}"),
     ]
     rows += [("reason", found.reason)] * bool(found.reason)
     colour = GOOD if found.lower > 0 else OPEN
-    return f"no risk within {found.lower:.4g}" if found.lower > 0 else "no radius is certified", colour, rows
+    return (
+        f"no risk within {at_least(found.lower)}" if found.lower > 0 else "no radius is certified",
+        colour,
+        rows,
+    )
 
 
 def _vector(values: np.ndarray) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sutura.outward import at_least, at_most, share_at_least, share_at_most
+
 Line = tuple[str, str]
 
 
@@ -15,7 +17,7 @@ def summary(run: str, document: Mapping[str, Any]) -> list[Line]:
 
 def _verify(said: Mapping[str, Any]) -> list[Line]:
     return [
-        (p["property"], f"{p['verdict']}, {p['proved_share']:.2%} of the region proved")
+        (p["property"], f"{p['verdict']}, {share_at_least(p['proved_share'])} of the region proved")
         for p in said["properties"]
     ]
 
@@ -26,7 +28,7 @@ def _repair(said: Mapping[str, Any]) -> list[Line]:
         ("after", f"{said['after']} {said.get('level', '')}".strip()),
         (
             "regions proved without a gate",
-            f"{regions['proved']:,} ({regions['proved_share']:.2%} of the boxes)",
+            f"{regions['proved']:,} ({share_at_least(regions['proved_share'])} of the boxes)",
         ),
         ("regions behind output gates", f"{regions['output_gated']:,}"),
         ("regions behind neuron gates", f"{regions['neuron_gated']:,}"),
@@ -35,10 +37,13 @@ def _repair(said: Mapping[str, Any]) -> list[Line]:
         lines.append(
             (
                 f"{inside['property']}, violating samples",
-                f"{inside['violating_before']:.3%} before, {inside['violating_after']:.3%} after",
+                f"{share_at_most(inside['violating_before'], 3)} before, "
+                f"{share_at_most(inside['violating_after'], 3)} after",
             )
         )
-        lines.append((f"{inside['property']}, bit-identical where right", f"{inside['identical']:.3%}"))
+        lines.append(
+            (f"{inside['property']}, bit-identical where right", share_at_least(inside["identical"], 3))
+        )
     return lines + [("note", said["note"])] * bool(said.get("note"))
 
 
@@ -50,7 +55,7 @@ def _evaluate(said: Mapping[str, Any]) -> list[Line]:
         told = f"{attacked['violating_before']:,} before, {attacked['violating_after']:,} after"
         lines.append((f"{attacked['property']}, violations of {attacked['points']:,} attacks", told))
     if said["outside"]:
-        lines.append(("bit-identical outside the boxes", f"{said['outside']['identical']:.3%}"))
+        lines.append(("bit-identical outside the boxes", share_at_least(said["outside"]["identical"], 3)))
     for speed in said["speed"]:
         lines.append((f"run time at batch {speed['batch']}", f"{speed['ratio']:.2f} x the original"))
     lines.append(("size", f"{said['bytes']['before']:,} to {said['bytes']['after']:,} bytes"))
@@ -60,7 +65,7 @@ def _evaluate(said: Mapping[str, Any]) -> list[Line]:
 def _diff(said: Mapping[str, Any]) -> list[Line]:
     alike = {True: "proved", False: "no: an input was found", None: "not known"}[said["decides_alike"]]
     return [
-        ("no output differs by more than", f"{said['largest']['certified']:.4g} (certified)"),
+        ("no output differs by more than", f"{at_most(said['largest']['certified'])} (certified)"),
         ("largest difference seen", f"{said['largest']['seen']:.4g}"),
         ("same decisions on the region", alike),
     ]
@@ -91,7 +96,7 @@ def _compress(said: Mapping[str, Any]) -> list[Line]:
         if before.get("accuracy") is not None:
             lines.append(("accuracy", f"{before['accuracy']:.2%} before, {made['accuracy']:.2%} after"))
         if "region" in made:
-            moved = f"{made['region']['largest']['certified']:.4g} (certified)"
+            moved = f"{at_most(made['region']['largest']['certified'])} (certified)"
             lines.append(("no output moves on the region by more than", moved))
     return lines
 
@@ -120,8 +125,8 @@ def _risk(said: Mapping[str, Any]) -> list[Line]:
     seen = [r["upper"] for r in said["results"] if r["upper"] is not None]
     return [
         ("inputs", f"{len(said['results']):,}"),
-        ("least certified radius", f"{min(certified):.4g}" if certified else "none"),
-        ("least radius of an attack", f"{min(seen):.4g}" if seen else "none"),
+        ("least certified radius", at_least(min(certified)) if certified else "none"),
+        ("least radius of an attack", at_most(min(seen)) if seen else "none"),
     ]
 
 

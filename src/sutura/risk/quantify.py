@@ -242,7 +242,8 @@ def _asked(seen: Model, x: Float[np.ndarray, "batch n"], config: RiskConfig, lim
         row, column = (int(v) for v in np.argwhere(strange)[0])
         raise DataError(
             f"number {column} of sample {row} is {centre[row, column]:.9g}: no float32 number of the domain "
-            f"{limits.low[column]:.9g} to {limits.high[column]:.9g}; state the domain or rescale the data"
+            f"{limits.low[column]:.9g} to {limits.high[column]:.9g}; state the domain (--domain LOW,HIGH) or "
+            "rescale the data"
         )
     label = labels(config.risk, seen.run(x.astype(np.float32)).astype(np.float64))
     return Asked(config.risk, limits, config.norm, centre, label)
