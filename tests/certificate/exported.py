@@ -311,13 +311,5 @@ def leaning_rows(guard: Guard = ROW_GUARD, candidates: int = 1) -> Draft:
     return draft
 
 
-def switched() -> Draft:
-    """The same with the If that mends standing among its nodes, as the last of them."""
-    draft = leaning_rows()
-    draft.nodes += draft.switch()
-    draft.mending = []
-    return draft
-
-
 LEANING_TREE = (Split(0, 0.0), LEAF, LEAF)
 LEANING_COUNTS = Counts(leaves=2, proved=1, gated=1, outside=0, rows=2)

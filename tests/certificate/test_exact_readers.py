@@ -80,32 +80,83 @@ def test_attributes_are_given_once_and_as_their_type_says():
     refused(read_node, flatten(), lambda node: setattr(node.attribute[0], "type", 4))
 
 
-def test_branches_have_one_output_no_input_and_named_constants():
-    def read(graph):
-        return exact.graph.branch(exact.graph.message(graph.SerializeToString(), "graph"), 0)
-
-    info = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+def test_constants_are_given_once_and_have_names():
     part = numpy_helper.from_array(f32([1]), "c")
-    assert read(helper.make_graph([], "g", [], [info], [part]))[1] == "y"
-    refused(read, helper.make_graph([], "g", [info], [info]))
-    refused(read, helper.make_graph([], "g", [], [info, info]))
-    refused(read, helper.make_graph([], "g", [], [info], [part, part]))
-    refused(read, helper.make_graph([], "g", [], [info], [numpy_helper.from_array(f32([1]), "")]))
+
+    def read(*tensors):
+        graph = helper.make_graph([], "g", [], [], tensors).SerializeToString()
+        return exact.graph.parts(exact.graph.message(graph, "graph"))[1]
+
+    assert [*read(part)] == ["c"]
+    refused(read, part, part)
+    refused(exact.graph.define, {"x", ""}, read(numpy_helper.from_array(f32([1]), "")), [], {""})
 
 
-@pytest.mark.parametrize("name", ["c", "x", "gone"])
-def test_constants_of_a_branch_hide_nothing(name):
-    part = exact.graph.Node("Identity", "", ("x",), ("inner",), {})
+def switched(change):
+    """The small repaired network, its If changed."""
+    model = onnx.load_from_string(leaning().save())
+    last = model.graph.node[-1]
+    then, other = (next(a.g for a in last.attribute if a.name == f"{key}_branch") for key in ("then", "else"))
+    change(model.graph, last, then, other)
+    return exact.graph.read_graph(model.SerializeToString(deterministic=True))
 
-    def define(own, output="inner", op="If"):
-        attributes = {"then_branch": ("g", ((part,), output, own))}
-        node = exact.graph.Node(op, "", ("c",), ("y",), attributes)
-        exact.graph.define([node], {"x", "c"}, {"gone"}, {""})
 
-    define({"new": None})
-    refused(define, {name: None})
-    refused(define, {}, "elsewhere")
-    refused(define, {}, "inner", "Loop")
+def named(name, values=1.0):
+    return numpy_helper.from_array(f32(values), name)
+
+
+def more(graph, name, reads="m0", op="Identity"):
+    graph.node.insert(0, helper.make_node(op, [reads], [name]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda graph, last, then, other: then.input.append(then.output[0]),
+        lambda graph, last, then, other: other.input.append(other.output[0]),
+        lambda graph, last, then, other: then.output.append(then.output[0]),
+        lambda graph, last, then, other: other.output.append(other.output[0]),
+        lambda graph, last, then, other: other.initializer.append(named("own")),
+        lambda graph, last, then, other: then.initializer.append(named("W0")),
+        lambda graph, last, then, other: then.initializer.append(named("X")),
+        lambda graph, last, then, other: then.initializer.append(named("sutura.mended")),
+        lambda graph, last, then, other: then.initializer.append(named("Y")),
+        lambda graph, last, then, other: then.initializer.append(named("")),
+        lambda graph, last, then, other: more(then, "sutura.raw"),
+        lambda graph, last, then, other: more(then, "Y"),
+        lambda graph, last, then, other: more(then, ""),
+        lambda graph, last, then, other: more(then, "sutura.untouched"),
+        lambda graph, last, then, other: more(then, "new", reads="nothing"),
+        lambda graph, last, then, other: more(other, "new"),
+        lambda graph, last, then, other: setattr(other.node[0], "op_type", "Neg"),
+        lambda graph, last, then, other: setattr(other.node[0], "domain", "ai.onnx.ml"),
+        lambda graph, last, then, other: other.node[0].input.append("m0"),
+        lambda graph, last, then, other: other.node[0].output.append("new"),
+        lambda graph, last, then, other: other.node[0].input.__setitem__(0, "sutura.mended"),
+        lambda graph, last, then, other: setattr(other.output[0], "name", "new"),
+        lambda graph, last, then, other: last.input.append("m0"),
+        lambda graph, last, then, other: last.input.__setitem__(0, "sutura.mended"),
+        lambda graph, last, then, other: last.output.append("new"),
+        lambda graph, last, then, other: last.output.__setitem__(0, "new"),
+        lambda graph, last, then, other: setattr(last, "domain", "ai.onnx.ml"),
+        lambda graph, last, then, other: last.attribute.append(helper.make_attribute("more", 1)),
+        lambda graph, last, then, other: setattr(last, "op_type", "Loop"),
+        lambda graph, last, then, other: graph.node.append(helper.make_node("Identity", ["Y"], ["Z"])),
+        lambda graph, last, then, other: graph.node[0].attribute.append(last.attribute[0]),
+        lambda graph, last, then, other: then.node[0].attribute.append(last.attribute[0]),
+    ],
+)
+def test_an_if_at_the_end_hands_over_one_value_or_mends_it(change):
+    with pytest.raises((exact.ticks.RefusedError, *exact.proof.MALFORMED)):
+        switched(change)
+
+
+def test_branches_may_have_constants_and_more_nodes():
+    assert switched(lambda graph, last, then, other: None).switches == [("sutura.any", "sutura.raw")]
+    found = switched(
+        lambda graph, last, then, other: (then.initializer.append(named("own")), more(then, "new", "own"))
+    )
+    assert "own" in found.constants and "new" in found.makers and "Y" not in found.makers
 
 
 @pytest.mark.parametrize(
@@ -270,12 +321,10 @@ def test_half_may_be_a_vector_and_nothing_else():
     assert gated(draft).rows == 2
 
 
-def test_names_of_gates_and_switches_need_a_dispatch_tree():
+def test_switches_need_a_dispatch_tree():
     plain = exact.graph.read_graph(dense(leaning_weights()).save())
     assert exact.gates.read_gates(plain).rows == 1
     refused(exact.gates.read_gates, plain._replace(switches=[("c", "y")]))
-    named = {**plain.constants, "sutura.x": exact.graph.Tensor(1, (), (0,))}
-    refused(exact.gates.read_gates, plain._replace(constants=named))
 
 
 def test_constants_have_the_type_that_is_asked_for():

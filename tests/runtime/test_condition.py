@@ -114,12 +114,40 @@ def test_boxes_are_rounded_outward():
     assert held.tolist() == [True, True, False]
 
 
-def test_many_inputs_are_compared_piece_by_piece(monkeypatch):
+@pytest.mark.parametrize("most", [1, 14, 50, 99, 100])
+def test_many_inputs_are_compared_piece_by_piece(monkeypatch, most):
     tested = conditions([argmin_in(box([0, 0], [1, 1]), [0], outputs=2)])
     points = np.random.default_rng(0).uniform(-1, 2, (50, 2)).astype(np.float32)
     whole = tested.boxes.holding(points)
-    monkeypatch.setattr("sutura.runtime.condition.MOST_COMPARED", 14)
+    monkeypatch.setattr("sutura.runtime.condition.MOST_COMPARED", most)
     assert (tested.boxes.holding(points) == whole).all()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("coefficient", [1, -1, Fraction(3, 7), Fraction(-2, 3)])
+@pytest.mark.parametrize("threshold", [0, Fraction(1, 3), Fraction(float(np.float32(0.1))), 2**130])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_thresholds_are_exact_at_their_edges(strict, coefficient, threshold, sign):
+    bound = Fraction(sign * threshold) * coefficient
+    inequality = Inequality(((1, Fraction(coefficient)),), bound, strict)
+    case = Case(box([0, 0], [1, 1]), ((inequality,),))
+    tested = conditions([Property("p", 2, 2, (case,), b"")])
+    middle = np.float32(np.clip(float(sign * threshold), -LARGEST, LARGEST))
+    with np.errstate(over="ignore"):
+        ends = [np.nextafter(middle, np.float32(end)) for end in (-np.inf, np.inf)]
+    outputs = np.array([[9, y] for y in (*ends, middle, -LARGEST, LARGEST)], np.float32)
+    outputs = outputs[np.isfinite(outputs).all(axis=1)]
+    (unsafe,) = tested.unsafe
+    assert unsafe.holds(outputs).tolist() == unsafe_mask(case, outputs).tolist()
+
+
+def test_the_first_property_that_is_broken_is_named():
+    unit = box([0, 0], [1, 1])
+    tested = conditions([argmin_in(unit, [at], outputs=3, name=f"p{at}") for at in (0, 1, 2)])
+    inside = np.array([True, True, True])
+    for y, name in (([0, 1, 2], "p1"), ([1, 0, 2], "p0"), ([1, 1, 0], "p0")):
+        assert tested.first_broken(inside, np.array(y, np.float32)) == name
+    assert tested.first_broken(np.array([False, False, True]), np.array([0, 1, 2], np.float32)) == "p2"
 
 
 @pytest.mark.parametrize(("y", "name"), [([0, 1, 1], ""), ([1, 1, 2], "p"), ([1, 0, 2], "p")])

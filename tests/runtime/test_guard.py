@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 
@@ -47,7 +48,7 @@ def test_outputs_are_those_of_the_network_bit_for_bit(files, boxes):
     for batch in (boxes, boxes[:1], boxes[:7]):
         found = guard.answer(batch)
         assert found.outputs.tobytes() == run(session, batch).tobytes()
-        assert not found.fallback.any()
+        assert found.fallback.tolist() == [False] * len(batch)
         assert found.alarms == ()
     tally = guard.tally
     assert (tally.calls, tally.samples, tally.inside) == (3, len(boxes) + 8, len(boxes) + 8)
@@ -56,12 +57,28 @@ def test_outputs_are_those_of_the_network_bit_for_bit(files, boxes):
     assert tally.breaches == 0
     assert not guard.breached
     assert guard.ready
-    assert tally.inference_seconds > 0
-    assert tally.guard_seconds > 0
-
-
-def test_it_is_reached_from_the_package():
     assert sutura.Guard is Guard
+
+
+def test_the_file_runs_as_it_is_written_unless_asked(files):
+    import onnxruntime
+
+    levels = onnxruntime.GraphOptimizationLevel
+    for optimise, level in ((False, levels.ORT_DISABLE_ALL), (True, levels.ORT_ENABLE_ALL)):
+        config = GuardConfig(check=False) if not optimise else GuardConfig(check=False, optimise=True)
+        options = guarded(files, config)._session.runtime.get_session_options()
+        assert options.graph_optimization_level == level
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_seconds_of_network_and_guard_are_told_apart(files, boxes, monkeypatch, count):
+    """By a clock that goes on by one at every look: two looks at the run, one before and one after all."""
+    looks = iter(range(100))
+    monkeypatch.setattr(guard_file.time, "perf_counter", lambda: float(next(looks)))
+    guard = guarded(files)
+    for calls in (1, 2):
+        guard(boxes[:count])
+        assert (guard.tally.inference_seconds, guard.tally.guard_seconds) == (calls, 2 * calls)
 
 
 def test_single_samples_and_batches_are_told_the_same(files, boxes):
@@ -131,7 +148,7 @@ def test_other_shapes_and_types_are_refused(files, x):
     guard = guarded(files)
     with pytest.raises(MismatchError, match="float32 in batches of 3"):
         guard(x)
-    assert (guard.tally.refused_calls, guard.tally.samples) == (1, 0)
+    assert (guard.tally.calls, guard.tally.refused_calls, guard.tally.samples) == (1, 1, 0)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -169,9 +186,11 @@ def test_an_unsafe_output_is_never_handed_on(files, boxes, safe, monkeypatch, tm
     assert bytes.fromhex("".join(told["output"])) == bad.astype(">f4").tobytes()
     assert told["cause"] == "output_unsafe"
     assert quiet.tally.alarms["output_unsafe"] == quiet.tally.breaches == 1
+    assert quiet.tally.unlogged == raising.tally.unlogged == 0
     later = guarded(files, GuardConfig(check=False, log=log, stop=True), fallback=safe)
     assert later.breached
     assert not later.ready
+    assert later.document()["earlier_breaches"] == 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -230,8 +249,11 @@ def test_a_breach_stops_the_network_where_asked(files, boxes, safe, monkeypatch)
     found = guard.answer(boxes[:2])
     assert [a.cause for a in found.alarms] == ["stopped"] * 2
     assert (found.rows == NOT_ASKED).all()
+    one = guard.answer(boxes[:1])
+    assert [a.cause for a in one.alarms] == ["stopped"]
+    assert one.alarms[0].document()["row"] == -1
     assert guard.tally.breaches == 1
-    assert guard.tally.alarms["stopped"] == 2
+    assert guard.tally.alarms["stopped"] == 3
 
 
 def test_a_function_may_answer_and_is_checked_itself(files, boxes, safe, monkeypatch):
@@ -366,6 +388,45 @@ def test_properties_are_found_beside_the_certificate(files, tmp_path):
     assert [p.name for p in given.properties] == ["no_climb", "alert"]
 
 
+def told_of(files, folder, text):
+    """Files in which the certificate, unproved, speaks of one other property."""
+    claim = json.loads(files.certificate.read_bytes())
+    del claim["digest"]
+    claim["properties"] = [{"name": "other", "sha256": hashlib.sha256(text).hexdigest()}]
+    claim["digest"] = hashlib.sha256(canonical(claim)).hexdigest()
+    place = folder / "other.cert.json"
+    place.write_bytes(canonical(claim))
+    (folder / "other.vnnlib").write_bytes(text)
+    return place
+
+
+def canonical(document):
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def about(inputs, outputs, unsafe):
+    names = [
+        f"(declare-const {kind}_{at} Real)" for kind, n in (("X", inputs), ("Y", outputs)) for at in range(n)
+    ]
+    sides = [f"(assert (>= X_{at} -1e9))(assert (<= X_{at} 1e9))" for at in range(inputs)]
+    return "".join([*names, *sides, f"(assert {unsafe})"]).encode()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 5), (4, 5), (3, 4), (3, 6)])
+def test_properties_of_another_size_are_refused(files, tmp_path, inputs, outputs):
+    certificate = told_of(files, tmp_path, about(inputs, outputs, "(<= Y_0 -1e9)"))
+    with pytest.raises(MismatchError, match=f"speaks of {inputs} inputs and {outputs} outputs"):
+        Guard(files.network, certificate, config=FAST)
+
+
+@pytest.mark.parametrize("bound", ["-1e9", "1e9"])
+def test_sums_of_outputs_are_decided_too(files, boxes, tmp_path, safe, bound):
+    certificate = told_of(files, tmp_path, about(3, 5, f"(<= (+ Y_0 Y_1) {bound})"))
+    guard = Guard(files.network, certificate, config=FAST, fallback=lambda alarm: [1e9] * 5)
+    for count in (1, 3):
+        assert guard.answer(boxes[:count]).fallback.all() == (bound == "1e9")
+
+
 def test_a_refused_certificate_is_refused(files, monkeypatch):
     from sutura.runtime import binding
 
@@ -419,7 +480,7 @@ def test_the_document_is_json_and_complete(files, boxes):
     guard = guarded(files)
     guard(boxes[:3])
     told = json.loads(json.dumps(guard.document(), allow_nan=False))
-    assert told["schema"] == "sutura/guard"
+    assert (told["schema"], told["version"]) == ("sutura/guard", 1)
     assert told["properties"] == ["no_climb", "alert"]
     assert told["samples"] == 3
     assert sum(told["gate_rows"]) == 3

@@ -354,7 +354,6 @@ def _prepared(fallback: Any, tested: Conditions, size: int) -> Any:
         raise MismatchError(
             f"the safe output is unsafe in property '{name}'; choose another, or give a function of the alarm"
         )
-    output.flags.writeable = False
     return output
 
 

@@ -71,8 +71,7 @@ def read_gates(g: Graph) -> Gates:
     """The gates of a network; refused where they are not exactly of the template."""
     trees = [node for node in g.nodes if node.op == "TreeEnsembleRegressor"]
     if not trees:
-        ours = any(name.startswith("sutura.") for name in (*g.makers, *g.constants))
-        want(not ours and not g.switches, "the network has gates but no dispatch tree")
+        want(not g.switches, "the network has a gate but no dispatch tree")
         return Gates(g.output, "", 1)
     single = all(len(node.inputs) == len(node.outputs) == 1 for node in trees)
     want(single and len(trees) == 1 + len(g.switches) <= 2, "there must be one dispatch tree and one gate")
@@ -89,7 +88,7 @@ def read_gates(g: Graph) -> Gates:
         gates = output_gate(g, leaf, row)
     else:
         tables = [node.inputs[0] for node in g.nodes if node.op == "Gather" and node.inputs[1:] == (row,)]
-        want(tables and "sutura.constant" not in g.constants, "the output bypasses its gate")
+        want(tables, "the network has a dispatch tree but no gate")
         gates = Gates(g.output, row, (*g.constants[tables[0]].shape, 0)[0])
     return gates._replace(tree=read_trees(reads[0], prod(g.sample), gates.rows)[0])
 
@@ -155,11 +154,9 @@ def read_trees(node: Node, features: int, rows: int) -> Sequence[Tree]:
     weights = {(tree, at): weight for tree, at, target, weight in targets if target == 0}
     want(len(weights) == len(targets), "a tree has weights that are not one a leaf")
     found: list[list[tuple[int, int, int, int]]] = []
-    children: list[list[int]] = []
     for tree, at, mode, dim, cut, left, right in zip(*lists, strict=True):
         if tree == len(found):
             found.append([])
-            children.append([0])
         want(tree == len(found) - 1 and at == len(found[-1]), "a tree has its nodes out of order")
         if mode == b"LEAF":
             number, rest = divmod(weights.pop((tree, at), -1), ONE)
@@ -169,9 +166,9 @@ def read_trees(node: Node, features: int, rows: int) -> Sequence[Tree]:
             sound = mode == b"BRANCH_LEQ" and 0 <= dim < features and at < min(left, right)
             want(sound, f"node {at} of a tree is malformed")
             found[-1].append((dim, cut, left, right))
-            children[-1] += [left, right]
-    whole = all(sorted(part) == [*range(len(tree))] for part, tree in zip(children, found, strict=True))
-    want(not weights and whole, "a tree is no single tree")
+    for tree in found:
+        below = sorted(child for dim, _, *both in tree if dim >= 0 for child in both)
+        want(not weights and below == [*range(1, len(tree))], "a tree is no single tree")
     return found
 
 
@@ -203,16 +200,16 @@ def read_clauses(g: Graph, found: Mapping[str, str]) -> list[list[Literal]]:
 
 def read_literals(g: Graph, block: str, z: str) -> list[Literal]:
     """The literals of a block: comparisons of entries of z with each other, or with constants."""
-    op, taken, other = g.makers[block].op if block in g.makers else "", *TAKEN
-    if op in {"Greater", "GreaterOrEqual"} and match(g, block, (op, taken, other), pair := {"z": z}):
-        i, j = (constant(g, pair[key], INT64, None).values for key in "ij")
-        want(min(*i, *j) >= 0, "a literal reads from the end")
-        return [("order", *indices, op == "Greater") for indices in zip(i, j, strict=True)]
-    want(op in {"Greater", "Less"}, f"{block!r} holds literals that have no rule in the exact checker")
-    found = must(g, block, (op, taken, "t"), {"z": z})
+    op, pair = g.makers[block].op if block in g.makers else "", {"z": z}
+    both = match(g, block, (op, *TAKEN), pair)
+    known = op in {"Greater", "GreaterOrEqual" if both else "Less"}
+    want(known, f"{block!r} holds literals that have no rule in the exact checker")
+    found = pair if both else must(g, block, (op, TAKEN[0], "t"), {"z": z})
     i = constant(g, found["i"], INT64, None).values
-    want(min(i) >= 0, "a literal reads from the end")
-    return [(op, *entry) for entry in zip(i, constant(g, found["t"], FLOAT, len(i)).values, strict=True)]
+    other = constant(g, found["j"], INT64, len(i)) if both else constant(g, found["t"], FLOAT, len(i))
+    want(min(i + other.values if both else i) >= 0, "a literal reads from the end")
+    entries = zip(i, other.values, strict=True)
+    return [("order", *entry, op == "Greater") if both else (op, *entry) for entry in entries]
 
 
 AXIS1 = {"axis": ("i", 1)}

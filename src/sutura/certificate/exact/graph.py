@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from math import prod
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class Tensor(NamedTuple):
 
 
 class Node(NamedTuple):
-    """An operator; attributes are (field, value) by name; of a branch (nodes, output, constants)."""
+    """An operator; attributes are (field, value) by name."""
 
     op: str
     domain: str
@@ -32,56 +32,55 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """The graph as if every If that gives the output took its first branch.
+    """The graph as if the If that gives the output, where there is one, took its first branch.
 
-    `makers` are nodes by output; `switches`, by If, its condition and what is handed over where it is false.
+    `makers` are nodes by output; `switches` hold, of this If, its condition and what it hands over where that
+    is false.
     """
 
     input: str
     sample: Shape
     output: str
-    nodes: tuple[Node, ...]
+    nodes: Sequence[Node]
     constants: Mapping[str, Tensor]
     makers: Mapping[str, Node]
-    switches: list[tuple[str, str]]
+    switches: Sequence[tuple[str, str]]
 
 
 def message(data: bytes, kind: str, depth: int = 0) -> dict[str, Any]:
     """The fields of a message by name; a part that is not given is 0, empty or None."""
-    fields, at, given = FIELDS[kind], 0, set[str]()
-    found: dict[str, Any] = {name: [] if many else ABSENT.get(what) for name, what, many in fields.values()}
+    fields, at = FIELDS[kind], 0
+    found = dict[str, Any]()
     while at < len(data):
         tag, at = varint(data, at)
-        name, what, many = fields.get(tag >> 3, ("", "", False))
+        name, what, many = fields.get(tag >> 3, ("", "", ""))
         wire = WIRES.get(what, 2)
         want(name and wire == tag & 7, f"the network file: field {tag >> 3} of a {kind} is not read here")
-        want(many or name not in given, f"the network file: {kind}.{name} is given twice")
-        value: Any = 4
-        if wire != 5:
-            value, at = varint(data, at)
+        want(many or name not in found, f"the network file: {kind}.{name} is given twice")
+        value: Any
+        value, at = (4, at) if wire == 5 else varint(data, at)
         if wire:
             fits = value <= len(data) - at and depth < 20
             want(fits, f"the network file: a {kind} is cut off, or nests too deep")
             value, at = data[at : at + value], at + value
         value = READ[what](value) if what in READ else message(value, what, depth + 1)
-        given.add(name)
         if many:
-            found[name].append(value)
+            found.setdefault(name, []).append(value)
         else:
             found[name] = value
-    return found
+    return {name: [] if many else ABSENT.get(what) for name, what, many in fields.values()} | found
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
     """A number of at most 64 bits, and the place after it."""
-    value = shift = 0
-    while True:
-        want(at < len(data) and shift < 70, "a file is cut off inside a number")
-        value |= (data[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if data[at - 1] < 128:
-            want(value < 1 << 64, "a file holds a number of more than 64 bits")
-            return value, at
+    end = at
+    while end < len(data) and data[end] > 127:
+        end += 1
+    value = sum((byte & 127) << 7 * place for place, byte in enumerate(data[at : end + 1][:10]))
+    want(
+        end < min(len(data), at + 10) and value < 1 << 64, "a file holds a number that is cut off or too long"
+    )
+    return value, end + 1
 
 
 def tensor(m: Mapping[str, Any]) -> Tensor:
@@ -96,36 +95,26 @@ def tensor(m: Mapping[str, Any]) -> Tensor:
     return Tensor(kind, shape, tuple(map(ticks, values)) if kind == FLOAT else values)
 
 
-def read_node(m: Mapping[str, Any], nesting: int = 0) -> Node:
+def read_node(m: Mapping[str, Any]) -> Node:
     """An operator and its attributes."""
-    attributes = {a["name"]: attribute(a, nesting) for a in m["attribute"]}
+    attributes = {a["name"]: attribute(a) for a in m["attribute"]}
     want(len(attributes) == len(m["attribute"]), f"{m['op_type']} has an attribute twice")
     return Node(m["op_type"], m["domain"], tuple(m["input"]), tuple(m["output"]), attributes)
 
 
-def attribute(a: Mapping[str, Any], nesting: int) -> tuple[str, Any]:
+def attribute(a: Mapping[str, Any]) -> tuple[str, Any]:
     """The field that the type of an attribute names, and its value; nothing else may be given."""
     kind = ATTRIBUTES.get(a["type"], "")
     others = [a[name] for name in ATTRIBUTES.values() if name != kind]
     want(kind and not any(others), f"attribute {a['name']!r} is not of a type read here")
-    value = branch(a["g"], nesting) if kind == "g" else a[kind]
-    return kind, tuple(value) if len(kind) > 1 else value
+    return kind, tuple(a[kind]) if len(kind) > 1 else a[kind]
 
 
-def branch(graph: Mapping[str, Any], nesting: int) -> tuple[tuple[Node, ...], str, dict[str, Tensor]]:
-    """The nodes, the output and the constants of a branch of If."""
-    want(not graph["input"] and len(graph["output"]) == 1, "a branch has inputs, or several outputs")
-    want(nesting < 4, "a branch nests too deep")
-    nodes = tuple(read_node(part, nesting + 1) for part in graph["node"])
-    return nodes, graph["output"][0]["name"], fixed(graph)
-
-
-def fixed(graph: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The constants of a graph."""
+def parts(graph: Mapping[str, Any]) -> tuple[list[Node], dict[str, Tensor]]:
+    """The nodes and the constants of a graph."""
     constants = {part["name"]: tensor(part) for part in graph["initializer"]}
     want(len(constants) == len(graph["initializer"]), "a constant is given twice")
-    want("" not in constants, "a constant has no name")
-    return constants
+    return [read_node(part) for part in graph["node"]], constants
 
 
 def read_graph(data: bytes) -> Graph:
@@ -137,30 +126,28 @@ def read_graph(data: bytes) -> Graph:
     domains = {domain for domain, _ in imports}
     want(known and len(domains) == len(imports), "the operator sets are not ai.onnx 17, ai.onnx.ml 3")
     want(4 <= model["ir_version"] <= 10, "the IR version is not 4 to 10")
-    constants = fixed(graph)
     (start, kind, (batch, *sample)), (output, result, _) = port(graph["input"]), port(graph["output"])
     want(kind == result == FLOAT and sample, "input and output must be float32 with a batch axis and more")
-    sized = batch in {0, 1} and min(sample) > 0 and prod(sample) < 1 << 24
-    want(sized and not {start, ""} & set(constants), "the input has no known shape, or is a constant too")
-    nodes = tuple(map(read_node, graph["node"]))
-    define(nodes, {start, *constants}, set(), domains)
-    switches: list[tuple[str, str]] = []
-    while (last := makers(nodes).get(output)) is not None and last.op == "If":
-        (then, inner, own), (other, _, none) = (
-            last.attributes[f"{name}_branch"][1] for name in ("then", "else")
-        )
-        shapes = [(node.op, node.domain, len(node.inputs), len(node.outputs)) for node in (last, *other)]
-        plain = shapes == [("If", "", 1, 1), ("Identity", "", 1, 1)] and len(last.attributes) == 2
-        want(plain and not none, "an If does not hand over one value untouched")
-        switches.append((last.inputs[0], other[0].inputs[0]))
-        at = next(number for number, node in enumerate(nodes) if node is last)
-        nodes, output, constants = (*nodes[:at], *then, *nodes[at + 1 :]), inner, constants | own
-    return Graph(start, tuple(sample), output, nodes, constants, makers(nodes), switches)
-
-
-def makers(nodes: Sequence[Node]) -> dict[str, Node]:
-    """Which node makes a value."""
-    return {name: node for node in nodes for name in node.outputs}
+    sized = start and batch in {0, 1} and min(sample) > 0 and prod(sample) < 1 << 24
+    want(sized, "the input has no name, or no known shape")
+    nodes, constants = parts(graph)
+    last = nodes.pop() if nodes and nodes[-1].op == "If" else None
+    names = define({start, ""}, constants.keys(), nodes, domains)
+    switches = list[tuple[str, str]]()
+    if last:
+        then, other = (last.attributes[f"{name}_branch"][1] for name in ("then", "else"))
+        (made, own), ((untouched,), none) = parts(then), parts(other)
+        (final,), (given,) = then["output"], other["output"]
+        (condition,), (handed,) = last.inputs, untouched.inputs
+        plain = last[:4] == ("If", "", (condition,), (output,)) and len(last.attributes) == 2 and not none
+        plain = plain and untouched == Node("Identity", "", (handed,), (given["name"],), {})
+        fits = plain and not then["input"] + other["input"] and {condition, handed} <= names
+        want(fits, "the If at the end does not hand over one value untouched")
+        define(names, own.keys(), [*made, untouched, last._replace(attributes={})], domains)
+        output, nodes = final["name"], nodes + made
+        constants, switches = constants | own, [(condition, handed)]
+    makers = {name: node for node in nodes for name in node.outputs}
+    return Graph(start, tuple(sample), output, nodes, constants, makers, switches)
 
 
 def port(values: Sequence[Mapping[str, Any]]) -> tuple[str, int, Shape]:
@@ -170,23 +157,18 @@ def port(values: Sequence[Mapping[str, Any]]) -> tuple[str, int, Shape]:
     return values[0]["name"], kind["elem_type"], tuple(axis["dim_value"] for axis in kind["shape"]["dim"])
 
 
-def define(nodes: Sequence[Node], known: set[str], gone: set[str], domains: set[str]) -> None:
-    """No name stands for two values, not even in different branches; none is read before it is defined."""
+def define(known: Set[str], constants: Set[str], nodes: Sequence[Node], domains: Set[str]) -> set[str]:
+    """The known names and those of constants and nodes: each stands for one value, made before it is read."""
+    want(known.isdisjoint(constants), "a constant has no name, or that of another value")
+    names = {*known, *constants}
     for node in nodes:
-        want(node.domain in domains, f"{node.op} is of an operator set that is not imported")
-        want({*node.inputs} <= known | {""}, f"{node.op} reads what nothing before it defines")
-        for part, output, own in (value for kind, value in node.attributes.values() if kind == "g"):
-            inner = {name for made in part for name in made.outputs}
-            fits = (node.op, node.domain) == ("If", "") and output in inner and not {*own} & (known | gone)
-            want(fits, f"{node.op} has a branch that is unfit")
-            known |= {*own}
-            define(part, known, gone, domains)
-            inner |= {*own}
-            known -= inner
-            gone |= inner
+        plain = node.domain in domains and all(kind != "g" for kind, _ in node.attributes.values())
+        want(plain, f"{node.op} is of an operator set that is not imported, or has a branch")
+        want(names.issuperset(node.inputs), f"{node.op} reads what nothing before it defines")
         for name in node.outputs:
-            want(name and name not in known | gone, f"{name!r} is defined twice, or has no name")
-            known.add(name)
+            want(name not in names, f"{name!r} is defined twice, or has no name")
+            names.add(name)
+    return names
 
 
 FLOAT, INT64, BOOL = 1, 7, 9

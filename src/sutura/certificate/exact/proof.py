@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .bound import Layers, Value, bound, lowest
 from .delivered import settled_by_gate
 from .gates import Gates, reached, read_gates
-from .graph import Graph, read_graph, varint
+from .graph import read_graph, varint
 from .rules import compile_network
 from .ticks import ENDLESS, Ints, RefusedError, midpoint, next_above, ticks, want
 from .vnnlib import Case, read_property
@@ -143,12 +143,10 @@ def read_certificate(data: bytes, network: bytes, properties: Sequence[bytes]) -
 
 
 class Opened(NamedTuple):
-    """All of a certificate that was checked, and the tasks that are still to be bounded."""
+    """What is still to be bounded: the tasks, the goals by case, and the network (where there are tasks)."""
 
-    graph: Graph
-    gates: Gates
-    cases: Sequence[Case]
-    outputs: int
+    net: tuple[Layers, int]
+    goals: Sequence[list[list[Goal]]]
     tasks: Sequence[Task]
     account: str
 
@@ -177,19 +175,13 @@ def open_proof(files: tuple[bytes, ...]) -> Opened:
         counts["proved" if bounded else "gated" if found else "outside"] += 1
     want(str(claim["counts"]) == str(counts), f"the certificate counts {claim['counts']}, not {counts}")
     account = ", ".join(f"{number} {key}" for key, number in counts.items())
-    return Opened(graph, gates, cases, outputs, tasks, account)
-
-
-@lru_cache(1)
-def compiled(files: tuple[bytes, ...]) -> tuple[tuple[Layers, int], list[list[list[Goal]]]]:
-    """The network's layers and the goals of every case."""
-    proof = open_proof(files)
-    return compile_network(proof.graph, proof.gates), [goals_of(case, proof.outputs) for case in proof.cases]
+    net = compile_network(graph, gates) if tasks else ([], 0)
+    return Opened(net, [goals_of(case, outputs) for case in cases], tasks, account)
 
 
 def work(files: tuple[bytes, ...], tasks: Sequence[Task]) -> Task | None:
     """The first of some tasks that is not proved."""
-    net, goals = compiled(files)
+    net, goals, *_ = open_proof(files)
     return next((task for task in tasks if not proved(net, goals[task.case], task, HALVINGS)), None)
 
 
@@ -237,10 +229,7 @@ HALVINGS, CHUNK, DRAW = 6, 8, b"sutura exact sample\0"
 KIND = {"format": "sutura-certificate", "version": 2, "profile": "float32-any-order"}
 CURVES = {"curves-within-4e-7": {"Sigmoid", "Tanh"}, "exp-within-2^-21": {"Exp", "Softmax"}}
 ASSUMES = ["file-as-hashed", "float32-inputs", "exact-comparisons", "binary32-nearest"]
-KEYS = {
-    "assumes", "counts", "digest", "format", "network", "original", "profile", "properties", "tool", "tree",
-    "version",
-}  # fmt: skip
+KEYS = {*KIND, "assumes", "counts", "digest", "network", "original", "properties", "tool", "tree"}
 MALFORMED = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
     struct.error,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import prod
-from typing import Any
 
 from .gates import DEFAULTS, Gates, constant, must
 from .graph import BOOL, FLOAT, INT64, Graph, Node, Shape
@@ -42,40 +41,36 @@ def on_matmul(draft: Draft, node: Node) -> None:
     draft.define(node, linear_layer((source,), rows, draft.bias(node, outputs), n + 1), (outputs,))
 
 
-def windows(node: Node, shape: Shape, kernel: Shape) -> tuple[int, Shape, list[list[tuple[int, int]]]]:
-    """Groups (or whether padding counts), output space, and (number, place) of what lies in each window."""
-    rank, fixed = len(shape), {"auto_pad": ("s", b"NOTSET"), **FIXED.get(node.op, {})}
-    ones, more = ("ints", (1,) * rank), {"Conv": "group", "AveragePool": "count_include_pad"}.get(node.op, "")
-    usual = fixed | {"strides": ones, "pads": ("ints", (0,) * 2 * rank), "kernel_shape": ("ints", kernel)}
-    usual |= {"dilations": ones} if node.op != "AveragePool" else {}
-    usual |= {more: ("i", int(node.op == "Conv"))} if more else {}
-    found = dict(zip(usual, settings(node, usual), strict=True))
-    kernel, strides, pads = kernel or found["kernel_shape"], found["strides"], found["pads"]
-    steps = found.get("dilations", ones[1])
-    plain = all(found[key] == value for key, (_, value) in fixed.items()) and kernel == found["kernel_shape"]
-    plain = plain and len(kernel) == len(strides) == len(steps) == rank == len(pads) // 2 and min(pads) >= 0
-    want(plain and min(*kernel, *strides, *steps) > 0, f"{node.op} has windows that have no rule here")
-    axes = list(zip(shape, kernel, strides, steps, pads, pads[rank:], strict=False))
-    space = tuple((n + b + e - (k - 1) * d - 1) // s + 1 for n, k, s, d, b, e in axes)
-    want(min(space) > 0 and prod((*space, *kernel)) <= 1 << 22, f"{node.op} is too large for this checker")
-    inside: list[list[tuple[int, int]]] = []
-    for place in product(*map(range, space)):
-        inside.append([])
-        for number, tap in enumerate(product(*map(range, kernel))):
-            at = [p * s - b + t * d for p, t, (_, _, s, d, b, _) in zip(place, tap, axes, strict=True)]
-            if all(0 <= x < n for x, n in zip(at, shape, strict=True)):
-                flat = 0
-                for x, n in zip(at, shape, strict=True):
-                    flat = flat * n + x
-                inside[-1].append((number, flat))
-    return found.get(more, 0), space, inside
+def windows(node: Node, shape: Shape, kernel: Shape) -> tuple[Shape, Shape, list[list[tuple[int, int]]]]:
+    """(groups, whether padding counts, taps), output space, and of each window (tap, place) of its inputs."""
+    ones, none = ("ints", (1,) * len(shape)), ("i", 0)
+    usual = {
+        "auto_pad": ("s", b"NOTSET"), "kernel_shape": ("ints", kernel), "strides": ones, "dilations": ones,
+        "pads": ("ints", (0, 0) * len(shape)), "group": ("i", 1), "count_include_pad": none,
+        "ceil_mode": none, "storage_order": none,
+    }  # fmt: skip
+    pad, size, strides, steps, pads, groups, padded, *others = settings(node, usual)
+    plain = {*node.attributes} <= WINDOWED[node.op] and pad == b"NOTSET" and not any(others)
+    plain = plain and kernel in {(), size} and min(*size, *strides, *steps) > 0 and min(pads) >= 0
+    want(plain, f"{node.op} has windows that have no rule here")
+    space, inside = list[int](), [[(0, 0)]]
+    before, after = pads[: len(shape)], pads[len(shape) :]
+    for n, k, s, d, b, e in zip(shape, size, strides, steps, before, after, strict=True):
+        space.append((n + b + e - (k - 1) * d - 1) // s + 1)
+        want(space[-1] > 0 and prod((*space, *size)) <= 1 << 22, f"{node.op} is too large for this checker")
+        starts = (at * s - b for at in range(space[-1]))
+        line = [[(t, at + t * d) for t in range(k) if 0 <= at + t * d < n] for at in starts]
+        inside = [
+            [(i * k + t, j * n + at) for i, j in one for t, at in taps] for one in inside for taps in line
+        ]
+    return (groups, padded, prod(size)), tuple(space), inside
 
 
 def on_convolution(draft: Draft, node: Node) -> None:
     """Conv with explicit padding, as a sparse matrix."""
     (source, shape), weight = draft.values[node.inputs[0]], draft.operand(node, 1)
     outputs, depth, *kernel = weight.shape
-    groups, space, inside = windows(node, shape[1:], tuple(kernel))
+    (groups, _, _), space, inside = windows(node, shape[1:], tuple(kernel))
     fits = groups > 0 and depth * groups == shape[0] and outputs % groups == 0
     fits = fits and prod((outputs, depth, len(inside), *kernel)) <= 1 << 23
     want(fits, "Conv does not fit its input, or is too large")
@@ -95,8 +90,7 @@ def on_pool(draft: Draft, node: Node) -> None:
     if node.op == "GlobalAveragePool":
         settings(node, {})
         node = node._replace(op="AveragePool", attributes={"kernel_shape": ("ints", shape[1:])})
-    padded, space, inside = windows(node, shape[1:], ())
-    most = prod(node.attributes["kernel_shape"][1])
+    (_, padded, most), space, inside = windows(node, shape[1:], ())
     want(all(inside) and most * len(inside) * shape[0] <= 1 << 22, f"{node.op} has windows without a rule")
     size = prod(shape[1:])
     picked = [tuple(c * size + at for _, at in window) for c in range(shape[0]) for window in inside]
@@ -186,9 +180,10 @@ def on_pin(draft: Draft, node: Node) -> None:
 
 STRAY = 4 * ONE // 10**7 + (ONE >> 80)  # how far a runtime's curve may err, and the one computed here
 CURVES = {"Sigmoid": logistic, "Tanh": tanh}
-FIXED: dict[str, dict[str, tuple[str, Any]]] = {
-    "MaxPool": {"ceil_mode": ("i", 0), "storage_order": ("i", 0)},
-    "AveragePool": {"ceil_mode": ("i", 0)},
+WINDOWED = {
+    "Conv": {"auto_pad", "kernel_shape", "strides", "pads", "dilations", "group"},
+    "MaxPool": {"auto_pad", "kernel_shape", "strides", "pads", "dilations", "ceil_mode", "storage_order"},
+    "AveragePool": {"auto_pad", "kernel_shape", "strides", "pads", "ceil_mode", "count_include_pad"},
 }
 RULES: dict[str, Callable[[Draft, Node], None]] = {
     **dict.fromkeys(("MatMul", "Gemm"), on_matmul),
