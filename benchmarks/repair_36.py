@@ -7,7 +7,7 @@ Property 2 on the 34 networks N2..5,1..9 without N3,3 and N4,2; property 7 on N1
 --joint, each network that breaks a property which applies to it (instances.csv) gets all of these in one
 call; --only takes any such case, as in N2,9:1+2+3+4+8. Every figure is measured here on the files that the
 methods write, against the original file; estimates are by uniform samples of the properties' boxes.
-Published methods get a limit of wall seconds a case (--limit); CPU seconds are what is printed. Run-time
+Published methods get a limit of CPU seconds a case (--limit). Run-time
 ratios are of minima of CPU time, interleaved with the network without gates as sutura writes it.
 """
 
@@ -40,6 +40,7 @@ from sutura.gates.repair import Config, mended
 from sutura.gates.speed import ROUNDS, speed
 from sutura.network.onnx_write import write_onnx
 from sutura.network.run import open_session
+from sutura.verdict import deadline
 from sutura.verdict.replay import Runner, runner
 
 Case = tuple[str, tuple[int, ...]]
@@ -50,6 +51,12 @@ QUICK: tuple[Case, ...] = (("N2,1", (2,)), ("N2,9", (8,)))
 
 NEAREST = 500
 """Wrong outputs whose exact projection is computed."""
+
+
+class CpuClock:
+    """What deadlines read here: a busy machine takes nothing from a method that has a limit."""
+
+    monotonic = staticmethod(time.process_time)
 
 
 def configs(limit: float) -> dict[str, Config]:
@@ -299,15 +306,16 @@ def main() -> None:
     parser.add_argument("--only", help="cases such as N2,1;N2,9:8")
     parser.add_argument("--methods", help="of default, nrepair, minimal, clamp (all four) and neuron")
     parser.add_argument("--samples", type=int, help="samples a case (default 1,000,000)")
-    parser.add_argument("--limit", type=float, help="wall seconds a case for published methods (default 60)")
+    parser.add_argument("--limit", type=float, help="CPU seconds a case for published methods (default 20)")
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("SUTURA_DATA", default)))
     arguments = parser.parse_args()
     arguments.samples = arguments.samples or (50_000 if arguments.quick else 1_000_000)
-    arguments.limit = arguments.limit or (4.0 if arguments.quick else 60.0)
+    arguments.limit = arguments.limit or (4.0 if arguments.quick else 20.0)
     arguments.methods = arguments.methods or (
         "default" if arguments.joint else "default,nrepair,minimal,clamp"
     )
+    deadline.time = CpuClock
     console = Console(width=260)
     found = resumed(arguments.json, Row) if arguments.resume else []
     for row in rows(arguments, found):

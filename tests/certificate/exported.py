@@ -311,5 +311,31 @@ def leaning_rows(guard: Guard = ROW_GUARD, candidates: int = 1) -> Draft:
     return draft
 
 
+def add_input_box(draft: Draft, lower, upper) -> None:
+    """A box by row: samples outside of it leave as they are, though their row times guard is not 0."""
+    draft.constant("sutura.lower", f32(lower))
+    draft.constant("sutura.upper", f32(upper))
+    put = draft.mending.pop()
+    draft.mend("Gather", ["X", "sutura.place"], "sutura.bad_input", axis=0)
+    draft.mend("Gather", ["sutura.lower", "sutura.mended_row"], "sutura.lower.row", axis=0)
+    draft.mend("Gather", ["sutura.upper", "sutura.mended_row"], "sutura.upper.row", axis=0)
+    draft.mend("GreaterOrEqual", ["sutura.bad_input", "sutura.lower.row"], "sutura.box.above")
+    draft.mend("LessOrEqual", ["sutura.bad_input", "sutura.upper.row"], "sutura.box.below")
+    draft.mend("And", ["sutura.box.above", "sutura.box.below"], "sutura.box.sides")
+    draft.mend("Cast", ["sutura.box.sides"], "sutura.box.float", to=TensorProto.FLOAT)
+    draft.mend("ReduceMin", ["sutura.box.float"], "sutura.box.least", axes=[1], keepdims=1)
+    draft.mend("Greater", ["sutura.box.least", "sutura.half"], "sutura.box.ok")
+    draft.mend("Where", ["sutura.box.ok", "sutura.sealed", "sutura.bad"], "sutura.kept")
+    put.input[2] = "sutura.kept"
+    draft.mending.append(put)
+
+
+def boxed(lower=(0.0, -1.0), upper=(1.0, 1.0)) -> Draft:
+    """The same with a box in row 1: all of what is gated by default."""
+    draft = leaning_rows()
+    add_input_box(draft, [[0, 0], lower], [[0, 0], upper])
+    return draft
+
+
 LEANING_TREE = (Split(0, 0.0), LEAF, LEAF)
 LEANING_COUNTS = Counts(leaves=2, proved=1, gated=1, outside=0, rows=2)

@@ -105,6 +105,38 @@ def test_cells_lie_wholly_in_or_out_of_every_box(drawn):
             assert place.meets(box) == (i in cell.label)
 
 
+@pytest.mark.parametrize("telling", [1, 2])
+@settings(max_examples=60, deadline=None)
+@given(drawn=boxes_of_any_kind(), seed=st.integers(0, 2**31))
+def test_a_coarse_cell_holds_its_boxes_and_touches_no_other(telling, drawn, seed):
+    dims, boxes = drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TELLING", telling)
+        tree = partition(boxes, dims, coarse=True)
+    assert len(tree) <= len(partition(boxes, dims))
+    for cell, place in boxes_of(tree, everything(dims)):
+        held = [box for box in boxes if box.meets(place)]
+        assert {i for i, box in enumerate(boxes) if box.meets(place)} == cell.label
+        if not all(place.within(box) for box in held):
+            assert all(box.within(held[0]) and held[0].within(box) for box in held)
+    draw = np.random.default_rng(seed)
+    for box in boxes:
+        for share in draw.random((20, dims)).round(draw.integers(3)):
+            point = (box.low + share * (box.high - box.low)).astype(np.float32).clip(box.low, box.high)
+            assert locate(tree, point) == containing(boxes, point)
+
+
+def test_many_boxes_of_many_inputs_are_told_apart_by_few():
+    low = np.random.default_rng(0).random((50, 2000)).astype(np.float32)
+    boxes = [box32(x, x + np.float32(0.01)) for x in low]
+    tree = partition(boxes, 2000, coarse=True)
+    assert len(tree) < 50 * 2 * 2 * module.TELLING + 200
+    for i, box in enumerate(boxes):
+        assert locate(tree, box.low) == locate(tree, box.high) == {i}
+    other = np.random.default_rng(1).random((100, 2000))
+    assert not any(locate(tree, point) for point in other)
+
+
 def test_one_box_by_hand():
     tree = partition([box32(np.float32([0.0]), np.float32([1.0]))], 1)
     assert tree[0] == Cut(0, 1.0)

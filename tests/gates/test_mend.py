@@ -23,6 +23,7 @@ from small_networks import (
 )
 
 import sutura
+from sutura.certificate import exact
 from sutura.certificate.check import check
 from sutura.errors import MismatchError, RepairError
 from sutura.gates import certify as certify_module
@@ -113,6 +114,74 @@ def test_many_inputs():
     data = mlp([400, 6, 3], 0, scale=0.1)
     wanted = [robustness(np.full(400, 0.5), 0.01, label, classes=3, name=f"p{label}") for label in (1,)]
     promises(data, wanted, repair(loaded(data), wanted, RepairConfig(boxes=4, workers=1)))
+
+
+def balls(count, inputs, radius=0.02, seed=0):
+    draw = np.random.default_rng(seed)
+    return [
+        robustness(centre, radius, int(draw.integers(5)), classes=5, name=f"ball{number}")
+        for number, centre in enumerate(draw.random((count, inputs)).astype(np.float32))
+    ]
+
+
+@pytest.mark.parametrize("boxes", [0, 300])
+def test_many_balls_of_many_inputs_are_compared_in_full_where_an_output_fails(boxes):
+    data = mlp([200, 6, 5], 0, scale=0.1)
+    wanted = balls(12, 200)
+    result = repair(loaded(data), wanted, RepairConfig(boxes=boxes, workers=1))
+    x, was, now, row = promises(data, wanted, result)
+    right = ~violating(wanted, x, was)
+    assert (right.any(), right.all()) == (True, False)
+    assert same_bits(was[right], now[right]).all()
+    assert exact.check([result.onnx, *[p.text for p in wanted], result.certificate])[0]
+    assert len(result.onnx) < len(data) + 12 * (2 * 4 * 200 + 6000) + 20_000
+    met = set(row.tolist())
+    assert met >= set(range(1, result.regions.rows))
+    assert (result.regions.rows == 13) == (boxes == 0)
+    beyond = np.concatenate([just_outside(case.box, 200, 1) for p in wanted for case in p.cases])
+    leaf = coarse_rows(result.onnx, beyond)
+    assert (leaf > 0).mean() > 0.5  # the dispatcher takes them for inputs of the ball: the full test does not
+    assert not rows_of(result.onnx)(beyond).any()
+    y = run_original(data)(beyond)
+    assert same_bits(y, run_repaired(result.onnx)(beyond)).all()
+    hulls = [p.cases[0].box.float32_hull() for p in wanted]
+    within = np.concatenate([beyond[200 * i : 200 * i + 200].clip(*hull) for i, hull in enumerate(hulls)])
+    assert violating(wanted, within, y).any()  # the guard held some back
+
+
+def coarse_rows(network, x):
+    """The rows that the dispatcher alone gives."""
+    model = onnx.load_from_string(network)
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("sutura.leaf"))
+    return quiet_session(model.SerializeToString()).run(["sutura.leaf"], {"x": x})[0][:, 0]
+
+
+def test_balls_that_overlap_or_are_the_same_keep_what_each_asks():
+    data = mlp([140, 6, 5], 1, scale=0.1)
+    centre = np.random.default_rng(2).random(140).astype(np.float32)
+    moved = centre + np.float32(0.01)
+    unsafe = ([[less(0, 1)]], [[less(0, 1)]], [[less(2, 3)]], [[less(0, 4)]])
+    places = (centre, centre, centre, moved)
+    wanted = [
+        prop(f"p{at}", 140, 5, (cube(x - np.float32(0.02), x + np.float32(0.02)), u))
+        for at, (x, u) in enumerate(zip(places, unsafe, strict=True))
+    ]
+    result = repair(loaded(data), wanted, RepairConfig(boxes=0, workers=1))
+    promises(data, wanted, result)
+    shared = moved - np.float32(0.015)
+    y = run_repaired(result.onnx)(shared[None])[0]
+    assert (y[0] > y[1], y[2] > y[3], y[0] > y[4]) == (True, True, True)
+
+
+def test_neuron_gates_in_many_inputs_act_in_their_boxes_alone():
+    data = mlp([150, 6, 5], 2, scale=0.1)
+    wanted = balls(2, 150, radius=0.005)
+    config = dataclasses.replace(NEURON, boxes=20, regions=1)
+    result = repair(loaded(data), wanted, config)
+    promises(data, wanted, result)
+    beyond = np.concatenate([just_outside(case.box, 100, 1) for p in wanted for case in p.cases])
+    assert not rows_of(result.onnx)(beyond).any()
+    assert same_bits(run_original(data)(beyond), run_repaired(result.onnx)(beyond)).all()
 
 
 def test_a_network_that_is_right_comes_back_as_it_was():

@@ -14,7 +14,7 @@ from sutura.gates.rows import rows_of
 from sutura.gates.speed import speed
 from sutura.gates.table import gate_table, is_gated
 from sutura.network.run import open_session
-from sutura.property.build import argmax_in
+from sutura.property.build import argmax_in, robustness
 
 DATA = mlp([3, 10, 4], 3)
 WANTED = [argmax_in(cube([-0.5] * 3, [0.5] * 3), [0, 1], outputs=4)]
@@ -50,6 +50,20 @@ def test_rows_shares_and_kinds_are_those_at_work():
         assert row.share == pytest.approx((met == row.number).sum() / (met > 0).sum(), abs=0.02)
     assert set(cells(table.tree)) <= {row.number for row in table.rows}
     assert all(isinstance(node, Cut | Cell) for node in table.tree)
+
+
+def test_rows_with_a_box_are_shown_in_it():
+    data = mlp([200, 6, 5], 0, scale=0.1)
+    draw = np.random.default_rng(0)
+    wanted = [robustness(draw.random(200), 0.02, k, classes=5, name=f"p{k}") for k in range(3)]
+    fixed = repair(loaded(data), wanted, RepairConfig(boxes=0, workers=1)).onnx
+    table = gate_table(fixed)
+    assert is_gated(fixed)
+    hulls = [p.cases[0].box.float32_hull() for p in wanted]
+    found = {(row.low, row.high) for row in table.rows[1:]}
+    assert found == {(tuple(map(float, low)), tuple(map(float, high))) for low, high in hulls}
+    assert sum(row.share for row in table.rows) == pytest.approx(1.0)
+    assert table.depth < 200
 
 
 def test_a_network_without_gates_has_no_table():

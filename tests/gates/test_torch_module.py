@@ -108,6 +108,20 @@ def test_images_and_outputs_of_rank_three():
     np.testing.assert_allclose(run_repaired(fixed)(x), again, rtol=1e-4, atol=1e-4)
 
 
+def test_boxes_of_many_inputs_are_compared_in_torch_too():
+    data = mlp([150, 8, 5], 0, scale=0.1)
+    draw = np.random.default_rng(0)
+    wanted = [robustness(draw.random(150), 0.02, k, classes=5, name=f"p{k}") for k in range(4)]
+    fixed = repair(loaded(data), wanted, RepairConfig(boxes=0, workers=1)).onnx
+    module = repaired_module(fixed)
+    boxes = [case.box for p in wanted for case in p.cases]
+    x = np.concatenate([points(box, 100, i) for i, box in enumerate(boxes)])
+    assert violating(wanted, x, run_original(data)(x)).any()
+    assert not violating(wanted, x, in_torch(module, x, (150,))).any()
+    free = np.concatenate([just_outside(box, 100, i) for i, box in enumerate(boxes)])
+    np.testing.assert_allclose(in_torch(module, free, (150,)), run_original(data)(free), rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_an_ordinary_module_that_keeps_its_file():
     fixed = repair(loaded(DATA), PROPERTIES["one of two"], ClampConfig(workers=1)).onnx
     module = repaired_module(fixed)

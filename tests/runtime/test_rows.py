@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from sutura import load
+from sutura.gates.mend import RepairConfig
+from sutura.gates.repair import repair
 from sutura.gates.rows import rows_of
+from sutura.property.build import robustness
 from sutura.runtime.rows import FEW, dispatcher
 
 
@@ -17,6 +22,34 @@ def test_rows_are_those_of_the_network(files, boxes, count):
     around = boxes[:: len(boxes) // count][:count]
     points = np.concatenate([around, np.nextafter(around, np.float32(9)), -around])[:count]
     assert dispatcher(network)(points).tolist() == rows_of(network)(points).tolist()
+
+
+def affine(inputs, outputs):
+    """One random Gemm."""
+    w = np.random.default_rng(1).standard_normal((inputs, outputs)).astype(np.float32)
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], "gemm")]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])
+        for name, size in (("x", inputs), ("y", outputs))
+    ]
+    graph = helper.make_graph(nodes, "affine", ends[:1], ends[1:], [numpy_helper.from_array(w, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("count", [1, FEW, 600])
+def test_rows_act_in_their_box_alone(count):
+    draw = np.random.default_rng(0)
+    centres = draw.random((3, 200)).astype(np.float32)
+    wanted = [robustness(x, "0.02", k, classes=5, name=f"p{k}") for k, x in enumerate(centres)]
+    network = repair(load(affine(200, 5)), wanted, RepairConfig(boxes=0, workers=1)).onnx
+    low, high = wanted[1].cases[0].box.float32_hull()
+    points = draw.uniform(low, high, (count, 200)).astype(np.float32).clip(low, high)
+    found = dispatcher(network)
+    assert found(points).tolist() == rows_of(network)(points).tolist() == [found.of(low)] * count
+    assert found.of(low) > 0
+    points[:, 7] = np.nextafter(high[7], np.float32(9))
+    assert found(points).tolist() == rows_of(network)(points).tolist() == [0] * count
 
 
 def test_gates_are_met(files, boxes):

@@ -32,7 +32,7 @@ from sutura.certificate.claim import Claim, certified
 from sutura.certificate.claim import claim as rests_on
 from sutura.certificate.compile import compile_network
 from sutura.certificate.errors import CertificateError, brief
-from sutura.certificate.gates import Gates, needs_bound, read_gates
+from sutura.certificate.gates import Gates, acts, needs_bound, read_gates
 from sutura.certificate.layers import Program
 from sutura.certificate.model import Exported, open_exported
 from sutura.certificate.prove import Goals, boxes_of, goals_of, proved
@@ -181,10 +181,13 @@ class _Proof:
         self._goals: dict[int, Goals] = {}
         self._program: Program | None = None
 
-    def needs_bound(self, row: int, case: int) -> bool:
-        """See `gates.needs_bound`."""
+    def needs_bound(self, row: int, duty: Duty) -> bool:
+        """See `gates.needs_bound`; a gate that does so must act in all of the box."""
+        case = duty.case
         if (row, case) not in self._needs:
             self._needs[row, case] = needs_bound(self.gates, row, self.cases[case])
+        if not self._needs[row, case] and not acts(self.gates, row, duty.lower, duty.upper):
+            raise CertificateError(f"row {row}: its gate does not act in all of the box of a leaf")
         return self._needs[row, case]
 
     def goals(self, case: int) -> Goals:
@@ -264,7 +267,7 @@ def _batches(proof: _Proof, found: Iterator[tuple[Duty, ...]], tally: _Tally) ->
     waiting: dict[int, list[tuple[int, int, Duty]]] = {}
     limit = max(1, min(BATCH, MAX_NUMBERS // proof.exported.inputs))
     for leaf, duties in enumerate(found):
-        bounded = [(duty, row) for duty in duties for row in duty.rows if proof.needs_bound(row, duty.case)]
+        bounded = [(duty, row) for duty in duties for row in duty.rows if proof.needs_bound(row, duty)]
         tally.leaves += 1
         tally.outside += not duties
         tally.proved += bool(bounded)

@@ -5,7 +5,8 @@ comparisons of outputs (and the row), gives 0 to a sample that may leave as it i
 not zero for some sample of the batch, those samples, and no others, are replaced by the first z of a list of
 candidates that passes the test of the row, or by the constant of the row where none does. A test is an AND
 of clauses; a row switches off those that it does not need. The checker need not know how a candidate is
-computed: it is delivered only if the very vector delivered passed the test.
+computed: it is delivered only if the very vector delivered passed the test. A row may have a box of inputs:
+then samples outside of it leave as they are whatever the guard says.
 
 A neuron gate replaces chosen entries of a value by constants, in chosen rows.
 """
@@ -13,10 +14,11 @@ A neuron gate replaces chosen entries of a value by constants, in chosen rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sutura.certificate import input_box
 from sutura.certificate.clauses import Clause, excludes
 from sutura.certificate.dispatch import MAX_ROWS, SINGLE_ROW, Dispatch, read_trees
 from sutura.certificate.errors import CertificateError, brief
@@ -40,14 +42,15 @@ from sutura.certificate.wire import Array, Node
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputGate:
-    """The guard; all clauses of the test; by row, which are active, and the constant delivered where no
-    candidate passes.
+    """The guard; all clauses of the test; by row, which are active, the constant delivered where no
+    candidate passes, and the lowest and highest inputs of its box (None: all inputs).
     """
 
     guard: Guard
     clauses: tuple[Clause, ...]
     active: Array
     constant: Array
+    box: tuple[Array, Array] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +128,14 @@ def needs_bound(gates: Gates, row: int, case: Case) -> bool:
     return False
 
 
+def acts(gates: Gates, row: int, lower: Sequence[float], upper: Sequence[float]) -> bool:
+    """Whether the gate of a row mends all of a closed box of inputs."""
+    if gates.output is None or gates.output.box is None:
+        return True
+    low, high = (end[row] for end in gates.output.box)
+    return bool((low <= np.array(lower)).all() and (np.array(upper) <= high).all())
+
+
 def _dispatch_tree(exported: Exported, trees: Sequence[Node]) -> Node:
     """The one tree that reads the input, flattened where that has more than one axis."""
     reading = [tree for tree in trees if _reads_input(exported, tree)]
@@ -194,16 +205,20 @@ def _output_gate(exported: Exported, tree: Node) -> tuple[str, OutputGate]:
         flatten = produced(exported, y, "Flatten")
         if attributes(flatten, axis=1) != (1,) or flatten.inputs != (raw,) or shape_of.inputs != (raw,):
             raise CertificateError("the output gate mends another value than the one that it hands over")
-    scattered, index, sealed = inputs(produced(exported, node.outputs[0], "ScatterND"), 3)
+    scattered, index, put = inputs(produced(exported, node.outputs[0], "ScatterND"), 3)
     if scattered != y or attributes(node, reduction=b"none") != (b"none",):
         raise CertificateError("the output gate mends another value than the one that it hands over")
     guard, failing = _guard(exported, switch, tree, y)
     place = _place(exported, index, (tree.outputs[0], failing))
+    sealed = input_box.sealed(exported, put, (y, place))
     row = mended_row(exported, sealed, (tree.outputs[0], place))
     tests, constant = candidates(exported, sealed, row)
     if any(test != tests[0] for test in tests):
         raise CertificateError("the candidates of the output gate are not put to the same test")
     gate = _gate(exported, tests[0], constant, guard)
+    if sealed != put:
+        x = tree.inputs[0], place
+        gate = replace(gate, box=input_box.table(exported, put, x, (row, (len(constant), exported.inputs))))
     if gate.active[0].any():
         raise CertificateError("row 0, whose samples are never mended, has active clauses")
     if guard.columns.shape[0] != gate.constant.shape[1]:
@@ -278,7 +293,7 @@ def _gate(exported: Exported, test: Test, constant: Array, guard: Guard) -> Outp
     for literal in (literal for clause in test.clauses for literal in clause):
         if not reads_below(literal, width):
             raise CertificateError(f"a literal of the output gate reads beyond the {width} outputs")
-    return OutputGate(guard, test.clauses, inactive == 0, constant)
+    return OutputGate(guard, test.clauses, inactive == 0, constant, None)
 
 
 def _rows_of_neuron_gates(exported: Exported, row: str) -> int:

@@ -22,6 +22,12 @@ M = TypeVar("M")
 MOST_NODES = 3_000_000
 """Cuts and cells of a partition: a box of n inputs takes 4 n, and each some 40 bytes of the file."""
 
+FEW_INPUTS = 128
+"""Up to so many, a tree tells a box from everything else."""
+
+TELLING = 32
+"""Inputs by which a coarse tree tells a box from other inputs: most are far from it in one of these."""
+
 COMPARED_FACES = 256
 
 
@@ -58,6 +64,10 @@ class Box32:
         """Whether it is part of the other."""
         return bool(np.all(self.low >= other.low) and np.all(self.high <= other.high))
 
+    def common(self, other: Box32) -> Box32:
+        """The part that they share, which is not empty."""
+        return Box32(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
+
 
 def everything(inputs: int) -> Box32:
     """All inputs."""
@@ -69,10 +79,12 @@ def box32(low: Float32[np.ndarray, " n"], high: Float32[np.ndarray, " n"]) -> Bo
     return Box32(low.astype(np.float64), high.astype(np.float64))
 
 
-def partition(boxes: Sequence[Box32], inputs: int) -> Tree[frozenset[int]]:
+def partition(boxes: Sequence[Box32], inputs: int, *, coarse: bool = False) -> Tree[frozenset[int]]:
     """A tree whose cells are labelled with the boxes they lie in.
 
-    Raises RepairError where that takes more than MOST_NODES cuts and cells.
+    Where `coarse`, a cell that meets a single box may be larger than it: only faces of TELLING inputs are
+    cut, so that the tree grows with the number of boxes and not with that of inputs.
+    Raises RepairError where it takes more than MOST_NODES cuts and cells.
     """
     nodes: list[Cut | Cell[frozenset[int]]] = []
     todo: list[tuple[Box32, tuple[int, ...], frozenset[int]]] = [
@@ -93,8 +105,10 @@ def partition(boxes: Sequence[Box32], inputs: int) -> Tree[frozenset[int]]:
         if not partial:
             nodes.append(Cell(inside))
             continue
-        if len(partial) == 1:
-            nodes += _around(boxes[partial[0]], cell, usual, (inside, inside | {partial[0]}))
+        rough = coarse and not inside and _alike([boxes[i] for i in partial])
+        if rough or len(partial) == 1:
+            labels = (inside, inside | {*partial})
+            nodes += _around(boxes[partial[0]], cell, usual, labels, TELLING if rough else inputs)
             continue
         dim, threshold = _face([boxes[i] for i in partial], cell)
         nodes.append(Cut(dim, threshold))
@@ -103,13 +117,22 @@ def partition(boxes: Sequence[Box32], inputs: int) -> Tree[frozenset[int]]:
     return tuple(nodes)
 
 
+def _alike(boxes: Sequence[Box32]) -> bool:
+    """Whether they are one and the same."""
+    return all(box.within(boxes[0]) and boxes[0].within(box) for box in boxes)
+
+
 def _around(
-    box: Box32, cell: Box32, usual: Float64[np.ndarray, " n"], labels: tuple[frozenset[int], frozenset[int]]
+    box: Box32,
+    cell: Box32,
+    usual: Float64[np.ndarray, " n"],
+    labels: tuple[frozenset[int], frozenset[int]],
+    most: int,
 ) -> Tree[frozenset[int]]:
-    """One box cut out of a cell, face by face, first those where it is least like other boxes; `labels`
-    outside and inside of it."""
+    """One box cut out of a cell, face by face, first those where it is least like other boxes, of at most so
+    many inputs; `labels` outside and inside of it."""
     outside, inside = Cell(labels[0]), Cell(labels[1])
-    order = np.argsort(-abs(_centre(box) - usual), kind="stable")
+    order = np.argsort(-abs(_centre(box) - usual), kind="stable")[:most]
     upper = [d for d in order.tolist() if box.high[d] < cell.high[d]]
     below = np.nextafter(box.low.astype(np.float32), np.float32(-np.inf)).astype(np.float64)
     nodes: list[Cut | Cell[frozenset[int]]] = []

@@ -14,6 +14,7 @@ from sutura.gates.gate import Gate, NeuronGate, OutputGate
 from sutura.gates.gated_model import Gated, gated_model
 from sutura.gates.problem import Means, Problem
 from sutura.gates.regions import Label, Mended, Regions, counts
+from sutura.gates.safe_set import SafeSet
 from sutura.progress import Progress
 
 
@@ -83,14 +84,24 @@ def deliver(problem: Problem, mended: Mapping[int, Mended], means: Means) -> Del
 
 def whole(problem: Problem, mended: Mapping[int, Mended]) -> Tree[Label]:
     """The layout with what became of each cell, by its number, in place; the others lie outside all boxes."""
+    grown: dict[int, Tree[Label]] = {
+        # Cuts in the middle are those of the place's box, whatever cell it stands in.
+        place.number: tree if place.whole else explicit(tree, place.box)
+        for place in problem.places()
+        for tree in [mended[place.number].tree]
+    }
     outside: Tree[Label] = (Cell(None),)
-    return graft(problem.layout, lambda number, _: mended[number].tree if number in mended else outside)
+    return graft(problem.layout, lambda number, _: grown.get(number, outside))
 
 
 def export(problem: Problem, mended: Mapping[int, Mended]) -> tuple[Gated, tuple[Gate, ...]]:
-    """The network with all gates at work, and the gates in the order of their rows."""
+    """The network with all gates at work, and the gates in the order of their rows: those that ask for the
+    same stand together."""
     tree = whole(problem, mended)
-    gates = tuple(dict.fromkeys(g for g in cells(tree) if isinstance(g, NeuronGate | OutputGate)))
+    found = list(dict.fromkeys(g for g in cells(tree) if isinstance(g, NeuronGate | OutputGate)))
+    alike: dict[SafeSet | NeuronGate, int] = {}
+    order = [alike.setdefault(g.safe if isinstance(g, OutputGate) else g, len(alike)) for g in found]
+    gates = tuple(g for _, g in sorted(zip(order, found, strict=True), key=operator.itemgetter(0)))
     rows: dict[Label, int] = {gate: row for row, gate in enumerate(gates, start=1)}
     dispatch = merged(graft(tree, lambda _, label: (Cell(rows.get(label, 0)),)), operator.eq)
     inputs = problem.network.input_size

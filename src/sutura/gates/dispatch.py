@@ -15,10 +15,14 @@ from sutura.network.graph import Network
 
 def dispatch(network: Network, x: str, tree: Tree[int]) -> Part:
     """`sutura.leaf` [N, 1]: the row of the tables that each sample uses, as a number."""
-    flat, nodes = x, ()
-    if len(network.input_shape) != 1:
-        flat, nodes = "sutura.flat", (node("Flatten", [x], "sutura.flat", axis=1),)
+    flat = flat_input(network, x)
+    nodes = () if flat == x else (node("Flatten", [x], flat, axis=1),)
     return Part((*nodes, tree_node([tree], flat, "sutura.leaf")))
+
+
+def flat_input(network: Network, x: str) -> str:
+    """The value that holds each input `x` as one list of numbers."""
+    return x if len(network.input_shape) == 1 else "sutura.flat"
 
 
 def row() -> Part:

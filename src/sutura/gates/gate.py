@@ -9,15 +9,20 @@ import numpy as np
 from jaxtyping import Float32
 
 from sutura.bounds.lower import Hold
+from sutura.gates.cells import Box32
 from sutura.gates.safe_set import SafeSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputGate:
-    """Outputs are moved to the nearest point of the safe set, or to `constant` where arithmetic fails."""
+    """Outputs are moved to the nearest point of the safe set, or to `constant` where arithmetic fails.
+
+    With a `box`, those of inputs in the box alone, wherever the dispatcher may put the gate to work.
+    """
 
     safe: SafeSet
     constant: Float32[np.ndarray, " n"]
+    box: Box32 | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from sutura.gates.cells import Tree
-from sutura.gates.dispatch import dispatch, row
+from sutura.gates.dispatch import dispatch, flat_input, row
 from sutura.gates.flat_first import flat_first
 from sutura.gates.gate import Gate, NeuronGate, OutputGate
 from sutura.gates.onnx_part import Part, node, tensor
@@ -58,7 +58,8 @@ def gated_model(network: Network, tree: Tree[int], gates: Sequence[Gate]) -> Gat
     if sealed:
         way = projection([g.safe for g in sealed], network.output_size)
         exact = way.exact
-        body += output_gate(network, names[network.output], gates, way)
+        ends = flat_input(network, names[network.input]), names[network.output]
+        body += output_gate(network, ends, gates, way)
     return Gated(_serialized(network, flow + body), exact)
 
 

@@ -27,7 +27,7 @@ def guard(y: str, gates: Sequence[Gate], clauses: Sequence[Clause], literals: Co
     `sutura.failing` is above zero if it does, and then so is its product with `sutura.leaf`.
     """
     columns, cuts = _columns(literals, n)
-    several = len(gates) > 1
+    several = by_row(gates)
     places = {literal: Cut(at + several, threshold) for literal, (at, threshold) in cuts.items()}
     trees = _trees(gates, clauses, places, several)
     reads, joined = "sutura.gaps", ()
@@ -47,6 +47,11 @@ def guard(y: str, gates: Sequence[Gate], clauses: Sequence[Clause], literals: Co
         ),
         (tensor("sutura.compare", columns), tensor("sutura.half", np.array(0.5, np.float32))),
     )
+
+
+def by_row(gates: Sequence[Gate]) -> bool:
+    """Whether what a gate asks for must be looked up by its row."""
+    return len(gates) > 1 or any(isinstance(gate, OutputGate) and gate.box is not None for gate in gates)
 
 
 def _columns(
@@ -117,6 +122,7 @@ def _where(asked: Sequence[bool], first: int, test: Tree[int]) -> Tree[int]:
         return test
     if not any(asked):
         return (Cell(0),)
-    half = len(asked) // 2
-    left, right = _where(asked[:half], first, test), _where(asked[half:], first + half, test)
-    return (Cut(0, first + half - 0.5), *left, *right)
+    changes = [at for at in range(1, len(asked)) if asked[at] != asked[at - 1]]
+    cut = min(changes, key=lambda at: abs(2 * at - len(asked)))
+    left, right = _where(asked[:cut], first, test), _where(asked[cut:], first + cut, test)
+    return (Cut(0, first + cut - 0.5), *left, *right)

@@ -68,6 +68,7 @@ def mend(problem: Problem, config: RepairConfig, listen: Listener = silent) -> R
     (naming them and the region), or where the checker refuses the result.
     """
     started = time.monotonic()
+    problem = problem.cut_out() if config.gate == "neuron" else problem
     with means(config.workers, config.timeout, listen, problem.track) as used:
         work = Work(problem, config, used)
         mended = _mend_cells(work)
@@ -100,7 +101,7 @@ def _all_gated(work: Work) -> dict[int, Mended]:
     """An output gate in every cell that lies in some box."""
     places = work.problem.places()
     gate_of = _output_gates(work, places)
-    return {place.number: Mended((Cell(gate_of[place.active]),)) for place in places}
+    return {place.number: Mended((Cell(gate_of[place.number]),)) for place in places}
 
 
 def _mend_cells(work: Work) -> dict[int, Mended]:
@@ -110,7 +111,7 @@ def _mend_cells(work: Work) -> dict[int, Mended]:
     gate_of = _output_gates(work, places)
     done: dict[int, Mended] = {}
     for place in places:
-        mended = _mend(work, place.active, place.box, (left // waiting, gate_of[place.active]))
+        mended = _mend(work, place.active, place.box, (left // waiting, gate_of[place.number]))
         left, waiting = max(0, left - mended.boxes), waiting - 1
         done[place.number] = mended
     return done
@@ -176,19 +177,29 @@ def _both_open(a: bool, b: bool) -> bool:
     return not a and not b
 
 
-def _output_gates(work: Work, places: Sequence[Place]) -> dict[frozenset[int], OutputGate]:
-    """One gate for every set of cases that hold together somewhere."""
-    gates: dict[frozenset[int], OutputGate] = {}
+def _output_gates(work: Work, places: Sequence[Place]) -> dict[int, OutputGate]:
+    """The gates of all cells: one for every safe set, or for a box where that is less than the cell."""
+    gates: dict[int, OutputGate] = {}
+    asked: dict[frozenset[int], OutputGate] = {}
     shared: dict[SafeSet, OutputGate] = {}
+    boxed: dict[frozenset[int], OutputGate] = {}
     for place in places:
-        if place.active in gates:
-            continue
-        safe = safe_set(c for i in sorted(place.active) for c in work.problem.cases[i][1].unsafe)
-        if safe not in shared:
-            near = typical(work.problem.program, place.box)
-            constant = inner_point(safe, near)
-            if constant is None:
-                raise conflict(work.problem.cases, place.active, place.box, near)
-            shared[safe] = OutputGate(safe, constant)
-        gates[place.active] = shared[safe]
+        if place.active not in asked:
+            safe = safe_set(c for i in sorted(place.active) for c in work.problem.cases[i][1].unsafe)
+            if safe not in shared:
+                shared[safe] = _output_gate(work, place, safe)
+            asked[place.active] = shared[safe]
+        gate = asked[place.active]
+        if not place.whole:
+            own = replace(gate, box=work.problem.held(place.active))
+            gate = boxed.setdefault(place.active, own)
+        gates[place.number] = gate
     return gates
+
+
+def _output_gate(work: Work, place: Place, safe: SafeSet) -> OutputGate:
+    near = typical(work.problem.program, place.box)
+    constant = inner_point(safe, near)
+    if constant is None:
+        raise conflict(work.problem.cases, place.active, place.box, near)
+    return OutputGate(safe, constant)

@@ -94,7 +94,7 @@ def nrepair(problem: Problem, config: NRepairConfig, listen: Listener = silent) 
 
     There is a certificate only where no box is left open and the checker accepts it; `note` says which are.
     """
-    started = time.monotonic()
+    started, problem = time.monotonic(), problem.cut_out()
     tries: list[Try] = []
     with means(config.workers, config.timeout, listen, problem.track) as used:
         mended: dict[int, Mended] = {}

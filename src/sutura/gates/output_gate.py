@@ -13,7 +13,8 @@ from onnx import TensorProto
 
 from sutura.gates.candidates import candidates
 from sutura.gates.gate import Gate, OutputGate
-from sutura.gates.guard import guard
+from sutura.gates.guard import by_row, guard
+from sutura.gates.input_box import in_box
 from sutura.gates.literals import Comparisons, comparisons
 from sutura.gates.onnx_part import Part, choice, node, tensor
 from sutura.gates.output_test import passes
@@ -22,27 +23,31 @@ from sutura.gates.safe_set import Clause
 from sutura.network.graph import Network
 
 
-def output_gate(network: Network, output: str, gates: Sequence[Gate], way: Projection) -> Part:
-    """From `sutura.raw` to `output`: where a sample in a gated region fails the guard, those that fail are
-    mended; else all are handed over untouched."""
-    n = network.output_size
+def output_gate(network: Network, ends: tuple[str, str], gates: Sequence[Gate], way: Projection) -> Part:
+    """From `sutura.raw` to the output: where a sample in a gated region fails the guard, those that fail are
+    mended; else all are handed over untouched. `ends` are the flat input and the output."""
+    (x, output), n = ends, network.output_size
     clauses = list(dict.fromkeys(c for g in gates if isinstance(g, OutputGate) for c in g.safe))
     literals = comparisons(list(dict.fromkeys(x for clause in clauses for x in clause)), n)
     rank2 = len(network.output_shape) == 1
     y = "sutura.raw" if rank2 else "sutura.y"
     part = Part(() if rank2 else (node("Flatten", ["sutura.raw"], "sutura.y", axis=1),))
     part += guard(y, gates, clauses, literals, n)
-    tables = _tables(gates, clauses, literals) if len(gates) > 1 else _single(gates[0], clauses, literals)
-    mend = _mend(y, literals, way, several=len(gates) > 1) + tables
+    several = by_row(gates)
+    boxed = in_box(x, gates, network.input_size)
+    tables = _tables(gates, clauses, literals) if several else _single(gates[0], clauses, literals)
+    mend = _mend(y, literals, way, (several, boxed)) + tables
     untouched = Part((node("Identity", ["sutura.raw"], "sutura.untouched"),))
     return part + Part((choice("sutura.any_failing", output, mend, untouched),))
 
 
-def _mend(y: str, literals: Comparisons, way: Projection, *, several: bool) -> Part:
+def _mend(y: str, literals: Comparisons, way: Projection, rows: tuple[bool, Part]) -> Part:
     """Move the failing samples, test what comes out, fall back on the constant, put them back in place.
 
-    A single gate asks for all clauses of all samples, and has one constant: no rows are looked up.
+    `rows`: whether gates differ by row, and the test whether a sample lies in the box of its row. A single
+    gate asks for all clauses of all samples, and has one constant: no rows are looked up.
     """
+    several, boxed = rows
     part = Part(
         (
             node("Mul", ["sutura.leaf", "sutura.failing"], "sutura.needing"),
@@ -62,9 +67,11 @@ def _mend(y: str, literals: Comparisons, way: Projection, *, several: bool) -> P
         (
             node("Where", ["sutura.test.ok", "sutura.mended", constant], "sutura.sealed"),
             node("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index"),
-            node("ScatterND", [y, "sutura.index", "sutura.sealed"], "sutura.fixed"),
         )
     )
+    part += boxed
+    put = "sutura.kept" if boxed.nodes else "sutura.sealed"
+    part += Part((node("ScatterND", [y, "sutura.index", put], "sutura.fixed"),))
     if y == "sutura.raw":
         return part
     shape = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from jaxtyping import Float64
 from sutura.bounds.lower import lower
 from sutura.bounds.program import Program, run
 from sutura.errors import MismatchError
-from sutura.gates.cells import Box32, Tree, box32, everything, labelled, partition
+from sutura.gates.cells import FEW_INPUTS, Box32, Tree, box32, everything, labelled, partition
 from sutura.journal import Track
 from sutura.network.graph import Network
 from sutura.network.onnx_write import write_onnx
@@ -30,9 +31,10 @@ from sutura.verdict.workers import workers
 class Problem:
     """A network with the properties that it must have.
 
-    `program` is the network lowered for bounds, `original` the bytes of the file that stands for it,
-    `layout` cuts the input space into cells labelled with the cases that hold there. A search goes on from
-    what `track` of a journal holds of it.
+    `program` is the network lowered for bounds, `original` the bytes of the file that stands for it, `boxes`
+    are those of the cases, `layout` cuts the input space into cells labelled with the cases that hold there
+    (in all of the cell, or, of many inputs, in its part that lies in their box). A search goes on from what
+    `track` of a journal holds of it.
     """
 
     network: Network
@@ -40,13 +42,27 @@ class Problem:
     original: bytes
     properties: tuple[Property, ...]
     cases: tuple[tuple[Property, Case], ...]
+    boxes: tuple[Box32, ...]
     layout: Tree[frozenset[int]]
     track: Track | None = None
 
     def places(self) -> list[Place]:
         """The cells of the layout in which some case holds, in preorder."""
-        found = labelled(self.layout, everything(self.network.input_size))
-        return [Place(*place) for place in found]
+        found: list[Place] = []
+        for number, active, cell in labelled(self.layout, everything(self.network.input_size)):
+            held = self.held(active)
+            found.append(Place(number, active, cell.common(held), cell.within(held)))
+        return found
+
+    def held(self, active: frozenset[int]) -> Box32:
+        """Where all of these cases hold."""
+        return functools.reduce(Box32.common, [self.boxes[i] for i in sorted(active)])
+
+    def cut_out(self) -> Problem:
+        """The same with a layout whose cells are labelled with cases that hold in all of the cell."""
+        if all(place.whole for place in self.places()):
+            return self
+        return replace(self, layout=partition(self.boxes, self.network.input_size))
 
     def aim(self, active: frozenset[int]) -> Goal:
         """What a proof must refute where all of these cases hold."""
@@ -60,11 +76,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A cell of the layout: its number among all, the cases that hold there, its box."""
+    """A cell of the layout: its number among all, the cases that hold there, its box (the part of it where
+    they hold), and whether that is the whole cell."""
 
     number: int
     active: frozenset[int]
     box: Box32
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +104,10 @@ def problem(loaded: Loaded, properties: Sequence[Property], track: Track | None 
     for prop in properties:
         check_fit(program, prop)
     cases = tuple((prop, case) for prop in properties for case in prop.cases)
-    layout = partition([box32(*case.box.float32_hull()) for _, case in cases], network.input_size)
+    boxes = tuple(box32(*case.box.float32_hull()) for _, case in cases)
+    layout = partition(boxes, network.input_size, coarse=network.input_size > FEW_INPUTS)
     original = loaded.original if loaded.original is not None else write_onnx(network)
-    return Problem(network, program, original, tuple(properties), cases, layout, track)
+    return Problem(network, program, original, tuple(properties), cases, boxes, layout, track)
 
 
 @contextmanager

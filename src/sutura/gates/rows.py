@@ -7,12 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 from jaxtyping import Float32, Int64
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from sutura.gates.onnx_part import constants
 from sutura.network.onnx_file import open_file
 from sutura.network.run import load_runtime
 
 Rows = Callable[[Float32[np.ndarray, "batch n"]], Int64[np.ndarray, " batch"]]
+
+
+ENDS = "sutura.lower", "sutura.upper"
 
 
 def rows_of(repaired: bytes) -> Rows:
@@ -25,9 +29,16 @@ def rows_of(repaired: bytes) -> Rows:
     shown.graph.output.append(helper.make_tensor_value_info("sutura.leaf", TensorProto.FLOAT, ["N", 1]))
     file = open_file(repaired, gated=True)
     runtime = load_runtime(shown.SerializeToString())
+    tables = {t.name: numpy_helper.to_array(t) for t in constants(model.graph) if t.name in ENDS}
+    ends = [tables[name] for name in ENDS if name in tables]
 
     def rows(x: Float32[np.ndarray, "batch n"]) -> Int64[np.ndarray, " batch"]:
         leaf = runtime.run(["sutura.leaf"], {file.input: x.reshape(len(x), *file.sample)})[0]
-        return leaf[:, 0].astype(np.int64)
+        row = leaf[:, 0].astype(np.int64)
+        met = np.flatnonzero(row) if ends else []
+        for at in met:
+            low, high = (end[row[at]] for end in ends)
+            row[at] *= bool(((low <= x[at]) & (x[at] <= high)).all())
+        return row
 
     return rows

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from sutura.certificate.errors import CertificateError
 from sutura.certificate.gates import read_gates
 from sutura.certificate.model import open_exported
-from sutura.gates.cells import Box32, Cell, Cut, Tree, boxes_of, everything
+from sutura.gates.cells import Box32, Cell, Cut, Tree, box32, boxes_of, everything
 from sutura.gates.onnx_part import constants
 
 LEAF = "sutura.leaf"
@@ -62,8 +62,11 @@ def gate_table(repaired: bytes) -> GateTable | None:
     tree, depth = _tree({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute})
     inputs = 1 + max(cut.dim for cut in tree if isinstance(cut, Cut)) if len(tree) > 1 else 1
     placed: dict[int, list[Box32]] = {}
+    own = _own_boxes(tables)
+    inputs = len(own[0].low) if own else inputs
     for cell, box in boxes_of(tree, everything(inputs)):
-        placed.setdefault(cell.label, []).append(box)
+        held = box.common(own[cell.label]) if own and cell.label else box
+        placed.setdefault(cell.label, []).append(held)
     volumes = _volumes(placed)
     rows = tuple(_row(number, tables, placed.get(number, []), volumes) for number in range(max(placed) + 1))
     return GateTable(tree, rows, depth)
@@ -103,6 +106,14 @@ def _row(
     low = tuple(np.min([b.low for b in boxes], axis=0).tolist()) if boxes else ()
     high = tuple(np.max([b.high for b in boxes], axis=0).tolist()) if boxes else ()
     return Row(number, kind, neurons, len(boxes), volumes.get(number, 0.0), low, high)
+
+
+def _own_boxes(tables: Mapping[str, np.ndarray]) -> list[Box32]:
+    """By row, the box in which alone its gate acts; none where all gates act wherever they are met."""
+    if "sutura.lower" not in tables:
+        return []
+    rows = zip(tables["sutura.lower"], tables["sutura.upper"], strict=True)
+    return [box32(low, high) for low, high in rows]
 
 
 def _sealed(number: int, tables: Mapping[str, np.ndarray]) -> bool:

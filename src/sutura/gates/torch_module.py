@@ -260,6 +260,7 @@ BEFORE = {f"{RESERVED}{name}" for name in ("flat", "leaf", "row_float", "row")}
 OPERATORS: dict[str, Operator] = {
     "Abs": lambda _, g: g[0].abs(),
     "Add": lambda _, g: g[0] + g[1],
+    "And": lambda _, g: g[0] & g[1],
     "ArgMin": lambda a, g: g[0].argmin(dim=a["axis"], keepdim=bool(a["keepdims"])),
     "Cast": lambda a, g: g[0].to(CASTS[a["to"]]),
     "Concat": lambda a, g: torch.cat(list(g), dim=a["axis"]),
@@ -272,6 +273,7 @@ OPERATORS: dict[str, Operator] = {
     "GreaterOrEqual": lambda _, g: g[0] >= g[1],
     "Identity": lambda _, g: g[0],
     "Less": lambda _, g: g[0] < g[1],
+    "LessOrEqual": lambda _, g: g[0] <= g[1],
     "MatMul": lambda _, g: g[0] @ g[1],
     "Min": lambda _, g: torch.minimum(g[0], g[1]),
     "Mul": lambda _, g: g[0] * g[1],

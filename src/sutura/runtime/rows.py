@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,8 @@ class Dispatcher:
     """The tree operator of a repaired network: node 0 is the root, `dim` is -1 at leaves.
 
     x goes to `yes` where x[dim] <= threshold, else to `no`; `row` is the row of the gate tables at a leaf.
-    `steps` is the same as (dim, threshold, yes, no), with the row in place of `yes` at leaves.
+    `steps` is the same as (dim, threshold, yes, no), with the row in place of `yes` at leaves. `ends` are the
+    lowest and highest inputs for which each row acts, empty where it acts for all that reach it.
     """
 
     dim: Int64[np.ndarray, " nodes"]
@@ -27,6 +28,7 @@ class Dispatcher:
     no: Int64[np.ndarray, " nodes"]
     row: Int64[np.ndarray, " nodes"]
     steps: Sequence[tuple[int, float, int, int]]
+    ends: Sequence[Float32[np.ndarray, "rows n"]] = ()
 
     @property
     def rows(self) -> int:
@@ -42,7 +44,10 @@ class Dispatcher:
         while (inner := self.dim[at] >= 0).any():
             goes = x[here, self.dim[at]] <= self.threshold[at]
             at = np.where(inner, np.where(goes, self.yes[at], self.no[at]), at)
-        return self.row[at]
+        row = self.row[at]
+        for met in np.flatnonzero(row):
+            row[met] = self._acting(int(row[met]), x[met])
+        return row
 
     def of(self, point: Sequence[float] | Float32[np.ndarray, " n"]) -> int:
         """The row of one input."""
@@ -51,7 +56,14 @@ class Dispatcher:
         dim, threshold, yes, no = self.steps[0]
         while dim >= 0:
             dim, threshold, yes, no = self.steps[yes if point[dim] <= threshold else no]
-        return yes
+        return self._acting(yes, point)
+
+    def _acting(self, row: int, point: Sequence[float] | Float32[np.ndarray, " n"]) -> int:
+        """The row, or 0 where the input is not in its box."""
+        if not self.ends or not row:
+            return row
+        low, high = (end[row] for end in self.ends)
+        return row if bool(((low <= point) & (point <= high)).all()) else 0
 
 
 def dispatcher(network: bytes) -> Dispatcher:
@@ -67,9 +79,19 @@ def dispatcher(network: bytes) -> Dispatcher:
     inner = [mode == b"BRANCH_LEQ" for mode in lists["nodes_modes"]]
     dim = [d if cut else -1 for d, cut in zip(lists["nodes_featureids"], inner, strict=True)]
     leaves = zip(lists["target_nodeids"], lists["target_weights"], strict=True)
-    return _tree(
+    tree = _tree(
         dim, lists["nodes_values"], lists["nodes_truenodeids"], lists["nodes_falsenodeids"], dict(leaves)
     )
+    return replace(tree, ends=_ends(model.graph))
+
+
+def _ends(graph: Any) -> Sequence[Float32[np.ndarray, "rows n"]]:
+    """The tables of the boxes of rows; they stand in the branch that mends."""
+    from onnx import numpy_helper
+
+    branches = [a.g for node in graph.node if node.op_type == "If" for a in node.attribute]
+    tables = {t.name: t for branch in branches for t in branch.initializer}
+    return [numpy_helper.to_array(tables[name]) for name in ENDS if name in tables]
 
 
 def _tree(
@@ -84,3 +106,4 @@ def _tree(
 
 
 LEAF = "sutura.leaf"
+ENDS = "sutura.lower", "sutura.upper"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from operator import le
 
 from .gates import Gates, Literal, Tree
 from .ticks import LARGEST, NORMAL, ONE, Ints, next_above, want
@@ -29,6 +30,12 @@ def settled_by_gate(gates: Gates, row: int, unsafe: Sequence[Sequence[Inequality
         held = all(satisfies(gates.constant[row], inequality) for inequality in conjunction)
         want(not held, f"row {row}: its constant output is unsafe")
     return bool(active)
+
+
+def acts(gates: Gates, row: int, lower: Ints, upper: Ints) -> bool:
+    """Whether the gate of a row mends all of a closed box of inputs."""
+    low, high = (end[row] for end in gates.box) if gates.box else (lower, upper)
+    return all(map(le, low, lower)) and all(map(le, upper, high))
 
 
 def ends_of(gates: Gates, tree: Tree, row: int) -> Iterator[tuple[int, list[Literal]]]:

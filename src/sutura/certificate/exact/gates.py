@@ -16,8 +16,9 @@ Tree = Sequence[tuple[int, int, int, int]]
 class Gates(NamedTuple):
     """`tree` lists (dimension or -1, threshold, left or number of the leaf, right): here rows are numbers.
 
-    With an output gate: the trees and columns of its guard, its clauses, and by row which are active and the
-    constant. Literals are ("order", i, j, strict) for z[i] > z[j], ("Greater" or "Less", i, t) for z[i], t.
+    With an output gate: the trees and columns of its guard, its clauses, and by row which are active, the
+    constant, and the ends of the box outside of which it does nothing (if rows have any). Literals are
+    ("order", i, j, strict) for z[i] > z[j], ("Greater" or "Less", i, t) for z[i], t.
     """
 
     raw: str
@@ -30,6 +31,7 @@ class Gates(NamedTuple):
     clauses: Sequence[Sequence[Literal]] = ()
     active: Sequence[Ints] = ()
     constant: Sequence[Ints] = ()
+    box: tuple[Sequence[Ints], ...] = ()
 
 
 def match(g: Graph, value: str, pattern: Any, found: dict[str, str]) -> bool:
@@ -85,7 +87,7 @@ def read_gates(g: Graph) -> Gates:
             want(not row, "the row is looked up twice")
             row = value
     if g.switches:
-        gates = output_gate(g, leaf, row)
+        gates = output_gate(g, {"leaf": leaf, "x": reads[0].inputs[0]}, row)
     else:
         tables = [node.inputs[0] for node in g.nodes if node.op == "Gather" and node.inputs[1:] == (row,)]
         want(tables, "the network has a dispatch tree but no gate")
@@ -93,21 +95,23 @@ def read_gates(g: Graph) -> Gates:
     return gates._replace(tree=read_trees(reads[0], prod(g.sample), gates.rows)[0])
 
 
-def output_gate(g: Graph, leaf: str, row: str) -> Gates:
+def output_gate(g: Graph, known: Mapping[str, str], row: str) -> Gates:
     """If(some row x guard is not 0; ScatterND(raw, where it is not, sealed), raw).
 
     `sealed` is Where(test(z), z, Where(test(z'), z', ... constants)), of each sample that is mended: what it
-    delivers passed the test, or is the constant of its row.
+    delivers passed the test, or is the constant of its row. Samples outside of the box of their row, if rows
+    have any, keep what the network gave.
     """
     ((condition, raw),) = g.switches
-    found = must(g, condition, SOME_FAIL, {"leaf": leaf})
+    found = must(g, condition, SOME_FAIL, known)
     found = must(g, g.output, MENDED, found | {"raw": raw})
     found = must(g, found["place"], PLACE, found)
     halves = [Tensor(FLOAT, shape, (ONE >> 1,)) for shape in ((), (1,))]
     want(g.constants.get(found["half"]) in halves, "a test compares not with 0.5")
     placed = is_whole(g, found["one"], 1, 1) and is_whole(g, found["zero"], 0, 0)
     want(placed, "samples are not mended in place")
-    final, candidates = found["sealed"], list[dict[str, str]]()
+    boxed = match(g, found["sealed"], KEPT, within := dict(found))
+    final, candidates = within["inner" if boxed else "sealed"], list[dict[str, str]]()
     while any(match(g, final, ("Where", test, "z", "rest"), now := dict(found)) for test in TESTS):
         candidates, final = [*candidates, now], now["rest"]
     want(0 < len(candidates) <= 8, "the output gate has no candidates, or more than 8")
@@ -129,7 +133,11 @@ def output_gate(g: Graph, leaf: str, row: str) -> Gates:
     active = [[k for k in range(many) if not off[r * many + k]] for r in range(rows)]
     want(not active[0], "row 0, whose samples are never mended, has active clauses")
     by_row = [lines[r * width : (r + 1) * width] for r in range(rows)]
-    return Gates(raw, row, rows, (), *read_guard(g, found, width), clauses, active, by_row)
+    want(not boxed or (table and within["row"] == mended), "a sample is put to the box of another row")
+    size = prod(g.sample)
+    ends = [constant(g, within[end], FLOAT, rows, size).values for end in ("lower", "upper") if boxed]
+    box = tuple([end[r * size : (r + 1) * size] for r in range(rows)] for end in ends)
+    return Gates(raw, row, rows, (), *read_guard(g, found, width), clauses, active, by_row, box)
 
 
 def read_guard(g: Graph, found: dict[str, str], width: int) -> tuple[Sequence[Tree], list[Ints], bool]:
@@ -233,6 +241,10 @@ TESTS = (
     ("Greater", ("ReduceMin", ("Add", COUNT, ("Gather", "inactive", "mended")), LEAST), "half"),
     ("Greater", ("ReduceMin", COUNT, LEAST), "half"),
 )
+LOW = ("GreaterOrEqual", ("Gather", "x", "place"), ("Gather", "lower", "row"))
+HIGH = ("LessOrEqual", ("Gather", "x", "place"), ("Gather", "upper", "row"))
+INSIDE = ("Greater", ("ReduceMin", ("Cast", ("And", LOW, HIGH), TO_FLOAT), LEAST), "half")
+KEPT = ("Where", INSIDE, "inner", ("Gather", "raw", "place"))
 TAKEN = ("Gather", "z", "i", AXIS1), ("Gather", "z", "j", AXIS1)
 NODE_LISTS = ("treeids", "nodeids", "modes", "featureids", "values", "truenodeids", "falsenodeids")
 TARGET_LISTS = ("treeids", "nodeids", "ids", "weights")

@@ -15,7 +15,7 @@ from math import lcm, prod
 from typing import Any, NamedTuple
 
 from .bound import Layers, Value, bound, lowest
-from .delivered import settled_by_gate
+from .delivered import acts, settled_by_gate
 from .gates import Gates, reached, read_gates
 from .graph import read_graph, varint
 from .rules import compile_network
@@ -169,6 +169,9 @@ def open_proof(files: tuple[bytes, ...]) -> Opened:
     for found in leaves(base64.b64decode(claim["tree"], validate=True), inputs, cases, gates):
         for row, case in {(task.row, task.case) for task in found} - set(settled):
             settled[row, case] = settled_by_gate(gates, row, cases[case].unsafe)
+        for task in found:
+            acting = not settled[task.row, task.case] or acts(gates, task.row, task.lower, task.upper)
+            want(acting, f"row {task.row}: its gate does not act in all of the box of leaf {task.leaf}")
         bounded = [task for task in found if not settled[task.row, task.case]]
         tasks += bounded
         counts["leaves"] += 1
