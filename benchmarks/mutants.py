@@ -4,7 +4,7 @@ A comparison, an arithmetic, shift, bit or boolean operator exchanged; a whole n
 False; min for max and any for all; a `not` or a minus dropped; the call of a check removed. Left alone are
 annotations, decorators, texts, and `strict` of zip, which only says that lengths agree. Each mutant is run in
 a forked child with limits of CPU time and memory: it is killed where the battery of tests raises anything in
-it, or does not end.
+it, or does not end. Survivors that survivors.toml explains are known there by their line's text.
 
 Why not mutmut or cosmic-ray: both start pytest anew for each mutant, some seconds before the first test; a
 forked child starts with everything imported and every expected answer known, so that all mutants can be run.
@@ -17,9 +17,12 @@ import gc
 import os
 import resource
 import signal
+import sys
+import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 CPU_SECONDS, MEMORY, NOTHING = 20, 6 << 30, -1
@@ -36,10 +39,11 @@ NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A file (by its key), the line, what is changed, and where: the node, and which of its changes."""
+    """A file (by its key), line and column, what is changed, and where: the node, which of its changes."""
 
     file: str
     line: int
+    column: int
     change: str
     node: int
     which: int
@@ -49,7 +53,8 @@ def mutants(file: str, source: str, checks: Sequence[str]) -> Iterator[Mutant]:
     """Every mutant of a source text; `checks` are the functions whose calls may be removed."""
     for number, node in enumerate(kept(ast.parse(source))):
         for which, (change, _) in enumerate(changes(node, checks)):
-            yield Mutant(file, getattr(node, "lineno", 0), change, number, which)
+            line, column = getattr(node, "lineno", 0), getattr(node, "col_offset", 0)
+            yield Mutant(file, line, column, change, number, which)
 
 
 def built(mutant: Mutant, source: str, checks: Sequence[str]) -> ast.Module:
@@ -130,7 +135,7 @@ def survivors(
     left: list[Mutant] = []
     gc.freeze()
     for file in sorted({mutant.file for mutant in found}):
-        killer = killed_by(Mutant(file, 0, "nothing", 0, NOTHING), install, battery, order)
+        killer = killed_by(Mutant(file, 0, 0, "nothing", 0, NOTHING), install, battery, order)
         assert killer is None, f"test {killer} fails on {file} as it is"
     for count, mutant in enumerate(found):
         if count % 50 == 49:
@@ -178,3 +183,29 @@ def killed_by(
     os.waitpid(child, 0)
     answer = int.from_bytes(told, "little", signed=True) if len(told) == 4 else -1
     return None if answer == len(battery) else answer
+
+
+def described(mutant: Mutant, source: str) -> str:
+    """A mutant as survivors.toml names it: file, change, column in the stripped line, the line."""
+    line = source.splitlines()[mutant.line - 1]
+    column = mutant.column - (len(line) - len(line.lstrip()))
+    return f"{mutant.file}: {mutant.change} @{column}: {line.strip()}"
+
+
+def told(found: Sequence[Mutant], left: Sequence[Mutant], sources: Mapping[str, str]) -> dict[str, Any]:
+    """Figures of a run by file, and the survivors that nothing explains."""
+    text = (Path(__file__).parent / "survivors.toml").read_text()
+    known = Counter(
+        line for reason in tomllib.loads(text)["reason"] for line in reason["survivors"].strip().splitlines()
+    )
+    survivors = Counter(described(mutant, sources[mutant.file]) for mutant in left)
+    files = {
+        file: [sum(mutant.file == file for mutant in part) for part in (found, left)]
+        for file in dict.fromkeys(mutant.file for mutant in found)
+    }
+    for file, (total, alive) in files.items():
+        print(f"{file:12} {total:4} mutants, {total - alive:4} killed, {alive:3} survive")
+    unknown = sorted((survivors - known).elements())
+    print(f"{len(found)} mutants, {len(left)} survive, {len(unknown)} of them unexplained")
+    sys.stdout.writelines(f"unexplained: {line}\n" for line in unknown)
+    return {"files": files, "survivors": sorted(survivors.elements()), "unexplained": unknown}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 
 import numpy as np
@@ -109,8 +111,110 @@ def test_fields_of_a_certificate_are_what_they_must_be(change):
     written = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
     forged = resigned(json.dumps(json.loads(written) | change))
     assert not accepted(network, written=forged)
-    kept = {"tool": "x" * 255, "original": {"sha256": "0123456789abcdef" * 4}}
-    assert accepted(network, written=resigned(json.dumps(json.loads(written) | kept)))
+    for tool in ("x" * 255, "x"):
+        kept = {"tool": tool, "original": {"sha256": "0123456789abcdef" * 4}}
+        assert accepted(network, written=resigned(json.dumps(json.loads(written) | kept)))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_keys_in_another_order_are_refused_however_they_are_signed(ordered):
+    network = leaning().save()
+    written = json.loads(certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS))
+    del written["digest"]
+    turned = dict(sorted(written.items(), reverse=True))
+    signed = json.dumps(turned, sort_keys=ordered, separators=(",", ":")).encode()
+    turned["digest"] = hashlib.sha256(signed).hexdigest()
+    assert not accepted(network, written=json.dumps(turned, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree + b"\0", lambda tree: tree[:-1], lambda tree: tree[:-2], lambda tree: tree[:3],
+        lambda tree: tree[:-2] + b"\x80\0" + tree[-1:], lambda tree: tree[:-1] + b"\x80\x80\0",
+        lambda tree: b"\x82\0" + tree[1:], lambda tree: b"\x82\x80\x80\x80\x80\0" + tree[1:],
+        lambda tree: b"\6" + tree[1:], lambda tree: b"\5\0\0",
+    ],
+)  # fmt: skip
+def test_trees_are_written_in_one_way_and_to_their_end(change):
+    network = leaning().save()
+    written = certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)
+    document = json.loads(written)
+    tree = change(base64.b64decode(document["tree"]))
+    document["tree"] = base64.b64encode(tree).decode()
+    assert not accepted(network, written=resigned(json.dumps(document)))
+
+
+@pytest.mark.parametrize("extra", ["!", "\n", "=", " "])
+def test_trees_are_plain_base64(extra):
+    network = leaning().save()
+    document = json.loads(certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS))
+    for at in (0, 4, len(document["tree"])):
+        tree = document["tree"][:at] + extra + document["tree"][at:]
+        assert not accepted(network, written=resigned(json.dumps(document | {"tree": tree})))
+
+
+@pytest.mark.parametrize("cut", [0.25, float(np.nextafter(np.float32(0.25), np.float32(0))), -1.0])
+def test_faces_of_a_box_belong_to_the_cells_that_they_touch(cut):
+    plain, narrow = dense(leaning_weights()).save(), ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 0.25")
+    found = [Counts(2, 2 - out, 0, out, 1) for out in (0, 1)]
+    verdicts = [accepted(plain, narrow, (Split(0, cut), LEAF, LEAF), counts) for counts in found]
+    assert verdicts == [cut != 0.25, cut == 0.25]
+
+
+def gap(at, inputs=3):
+    """y0 = relu(x1 - 1/3) - relu(x1 - 1/3) + `at`, y1 = 0: no bound sees that the two are the same."""
+    first = np.zeros((inputs, 2))
+    first[1] = 1
+    return dense([(first, f32([-1 / 3, -1 / 3])), (f32([[1, 0], [-1, 0]]), f32([at, 0]))]).save()
+
+
+THREE = b"(declare-const X_2 Real)(assert (>= X_2 -1.0))(assert (<= X_2 1.0))"
+
+
+@pytest.mark.parametrize(("at", "allowed"), [(0.8, True), (0.015, True), (0.008, False)])
+def test_open_boxes_are_halved_six_times(at, allowed):
+    assert accepted(gap(at), ORDER_PROPERTY + THREE, (LEAF,), Counts(1, 1, 0, 0, 1)) == allowed
+
+
+def test_cells_are_cut_in_one_input_and_keep_the_others():
+    nodes = (Split(1, 0.0), LEAF, Split(0), LEAF, Split(2, 0.5), LEAF, Split(1, 0.25), LEAF, LEAF)
+    nodes = (Split(0, -1.0), LEAF, Split(0, 1.0), *nodes, LEAF)
+    wrong = certificate(gap(0.1), [ORDER_PROPERTY + THREE], nodes, Counts(1, 1, 0, 0, 1))
+    counts = counted(fast.check(gap(0.1), [ORDER_PROPERTY + THREE], wrong).reason)
+    assert accepted(gap(0.1), ORDER_PROPERTY + THREE, nodes, counts)
+    assert not accepted(gap(0.008), ORDER_PROPERTY + THREE, nodes, counts)
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "allowed"),
+    [
+        ("(and (<= Y_0 5.0) (<= Y_0 Y_1))", True), ("(and (<= Y_0 Y_1) (<= Y_0 5.0))", True),
+        ("(and (<= Y_0 5.0) (>= Y_0 Y_1))", False), ("(or (<= Y_0 Y_1) (<= Y_0 -9.0))", True),
+        ("(or (<= Y_0 Y_1) (<= Y_0 5.0))", False), ("(or (<= Y_0 5.0) (<= Y_0 Y_1))", False),
+    ],
+)  # fmt: skip
+def test_one_refuted_inequality_is_enough_for_each_conjunction(unsafe, allowed):
+    text = ORDER_PROPERTY.replace(b"X_0 1.0", b"X_0 0.25").replace(b"(<= Y_0 Y_1)", unsafe.encode())
+    assert accepted(dense(leaning_weights()).save(), text, (LEAF,), Counts(1, 1, 0, 0, 1)) == allowed
+
+
+@pytest.mark.parametrize(
+    "more", [b"", b"(declare-const Y_2 Real)", THREE, b"(declare-const X_2 Real)(assert (= X_2 0.0))"]
+)
+def test_gated_boxes_need_a_property_of_the_right_size_too(more):
+    text = ORDER_PROPERTY.replace(b">= X_0 -1.0", b">= X_0 0.5")
+    for draft in (leaning(), leaning_rows()):
+        assert accepted(draft.save(), text + more, (LEAF,), Counts(1, 0, 1, 0, 2)) == (not more)
+
+
+def test_all_properties_are_of_one_size():
+    network, text = leaning().save(), ORDER_PROPERTY.replace(b">= X_0 -1.0", b">= X_0 0.5")
+    for more in (b"", THREE, b"(declare-const Y_2 Real)"):
+        for texts in ([text, text + more], [text + more, text]):
+            written = certificate(network, texts, (LEAF,), Counts(1, 0, 1, 0, 2))
+            found = exact.check([network, *texts, written])[0]
+            assert found == fast.check(network, texts, written).accepted == (not more)
 
 
 def test_a_box_that_is_one_point_is_a_case():
@@ -146,7 +250,8 @@ def test_versions_of_the_file_format(version, allowed):
 
 
 @pytest.mark.parametrize(
-    "cut", [-1.0, -1.5, 0.999, 1.0, 2.0, float(np.nextafter(np.float32(-1), np.float32(-2)))]
+    "cut",
+    [-1.0, -1.5, 0.999, 1.0, 2.0, 0.0, -1e-45, *(float(np.nextafter(f32(-1), f32(end))) for end in (-2, 0))],
 )
 def test_cells_are_cut_inside_only_and_side_by_side(cut):
     cut = float(f32(cut))
@@ -166,7 +271,11 @@ def test_cells_may_be_halved_where_their_sides_end(dim):
     counts = counted(fast.check(plain, [narrow], wrong).reason)
     assert accepted(plain, narrow, nodes, counts)
     assert not accepted(plain, narrow, nodes, Counts(6, 6, 0, 0, 1))
-    assert not accepted(plain, narrow, (Split(dim), LEAF, LEAF), Counts(2, 2, 0, 0, 1))
+    ones, one = Counts(2, 2, 0, 0, 1), Counts(3, 3, 0, 0, 1)
+    for wrong in ((Split(dim), LEAF, LEAF), (Split(dim, -2.0), Split(dim), LEAF, LEAF, LEAF)):
+        assert not accepted(plain, narrow, wrong, ones)
+    for at in ((0.0, Split(dim), LEAF, LEAF, LEAF), (0.0, LEAF, Split(dim), LEAF, LEAF)):
+        assert not accepted(plain, narrow, (Split(dim, at[0]), *at[1:]), one)
 
 
 @pytest.mark.parametrize("end", [0.3, 0.35, 0.36, 0.37, 0.3725, 0.374, 0.3749, 0.37499])

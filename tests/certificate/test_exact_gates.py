@@ -108,6 +108,7 @@ def test_a_step_of_the_guard_teaches_what_every_execution_keeps(column, cut, kno
 
 LESS = (((0, Fraction(1)), (1, Fraction(-1))), Fraction(0), False)  # y0 <= y1
 LOW = (((0, Fraction(1)),), Fraction(-1), False)  # y0 <= -1
+HIGH = (((0, Fraction(-1)),), Fraction(-9), False)  # y0 >= 9
 FIRST, ABOVE = ("order", 0, 1, True), ("Greater", 0, in_ticks(-1.0))
 
 
@@ -128,6 +129,8 @@ def gates(clauses, constant=(1.0, 0.0), guard=(((0, -ONE, 1, 2), (-1, 0, 0, 0), 
         ([[ABOVE], [FIRST]], [[LESS]], True),
         ([[]], [[LESS]], False),
         ([[FIRST]], [[LESS, LOW]], True),
+        ([[FIRST]], [[LESS, HIGH]], True),
+        ([[FIRST]], [[HIGH, LESS]], True),
         ([[FIRST]], [[LOW, LESS]], True),
         ([[FIRST]], [[LESS], [LOW]], False),
         ([[FIRST]], [[LOW]], False),
@@ -165,6 +168,23 @@ def test_one_tree_of_the_guard_must_let_nothing_unsafe_through(guard, settled):
         return
     with pytest.raises(exact.ticks.RefusedError):
         exact.delivered.settled_by_gate(made, 1, [[LESS]])
+
+
+def test_a_constant_is_unsafe_where_it_satisfies_a_whole_conjunction():
+    lower = gates([[FIRST]], constant=(0.0, 0.0))
+    assert exact.delivered.settled_by_gate(lower, 1, [[LESS, LOW]])
+    assert exact.delivered.settled_by_gate(lower, 1, [[LOW, LESS]])
+    with pytest.raises(exact.ticks.RefusedError):
+        exact.delivered.settled_by_gate(lower, 1, [[LESS], [LESS, LOW]])
+
+
+@pytest.mark.parametrize(("cut", "number"), [(0.5, 1), (1.0, 0), (1.5, 0)])
+def test_a_guard_that_knows_the_row_goes_its_way(cut, number):
+    tree = ((0, in_ticks(cut), 1, 2), LEAF0, LEAF1)
+    made = gates([[FIRST]])._replace(knows_row=True)
+    assert [*exact.delivered.ends_of(made, tree, 1)] == [(number, [])]
+    column = ((1, -ONE, 1, 2), LEAF0, LEAF1)
+    assert sorted(exact.delivered.ends_of(made, column, 1)) == [(0, [("order", 0, 1, True)]), (1, [])]
 
 
 @pytest.mark.parametrize(("low", "high", "rows"), [(-2, -1, [1]), (-1, 0, [1]), (1, 2, [2]), (0, 1, [1, 2])])

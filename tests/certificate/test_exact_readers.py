@@ -448,6 +448,34 @@ def test_constants_are_stretched_only_along_axes_of_one():
         refused(spread, tensor(1, shape, (1, 2, 3)), (2,))
 
 
+@pytest.mark.parametrize(
+    ("ends", "row", "limit", "refuted"),
+    [
+        ((1, 1.5), 1, 0.9, True), ((1, 1.5), 1, 1.2, False), ((1, 1.5), 2, 1.9, True),
+        ((1, 1.5), 2, 2.5, False),
+        ((-1.5, -1), 1, -1.8, True), ((-1.5, -1), 1, -1.2, False), ((-1.5, -1), -1, 0.9, True),
+        ((-1.5, -1), -1, 1.2, False), ((-1.5, -1), 0, -1, True), ((-1.5, -1), 0, 1, False),
+    ],
+)  # fmt: skip
+def test_an_inequality_is_refuted_where_all_is_beyond_its_limit(ends, row, limit, refuted):
+    def scaled(value):
+        return int(Fraction(value) * ONE)
+
+    made = [exact.layers.linear_layer((0,), [(None, [ONE])], [0], 2)]
+    values = exact.bound.bound(made, 0, [scaled(ends[0])], [scaled(ends[1])])
+    effect = exact.proof.refuted(values, made, 1, ([row], scaled(limit), False))
+    assert (effect == []) == refuted
+    assert refuted or len(effect) == 1
+
+
+def test_bounds_that_cross_late_prove_nothing():
+    plain = exact.layers.linear_layer((0,), [((0,), (ONE,))], [0], 2)
+    turned = exact.layers.Bend((1,), lambda x: -x, ())
+    for f, fits in ((lambda x: x, True), (lambda x: -x, False)):
+        found = exact.bound.bound([plain, turned._replace(f=f)], 0, [0], [ONE])
+        assert (found is not None) == fits
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_one_entry_that_may_overflow_or_is_crossed_is_enough(turn):
     def bound(weights, low):
