@@ -75,8 +75,6 @@ def read_gates(g: Graph) -> Gates:
     if not trees:
         want(not g.switches, "the network has a gate but no dispatch tree")
         return Gates(g.output, "", 1)
-    single = all(len(node.inputs) == len(node.outputs) == 1 for node in trees)
-    want(single and len(trees) == 1 + len(g.switches) <= 2, "there must be one dispatch tree and one gate")
     flat = {g.input} if len(g.sample) == 1 else set[str]()
     flat |= {value for value in g.makers if match(g, value, ("Flatten", "x", AXIS1), {"x": g.input})}
     reads = [node for node in trees if node.inputs[0] in flat]
@@ -84,7 +82,6 @@ def read_gates(g: Graph) -> Gates:
     (leaf,), row = reads[0].outputs, ""
     for value in g.makers:
         if match(g, value, ROW, found := {"leaf": leaf}) and is_whole(g, found["shape"], 1, -1):
-            want(not row, "the row is looked up twice")
             row = value
     if g.switches:
         gates = output_gate(g, {"leaf": leaf, "x": reads[0].inputs[0]}, row)
