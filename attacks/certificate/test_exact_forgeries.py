@@ -199,6 +199,20 @@ def test_one_refuted_inequality_is_enough_for_each_conjunction(unsafe, allowed):
     assert accepted(dense(leaning_weights()).save(), text, (LEAF,), Counts(1, 1, 0, 0, 1)) == allowed
 
 
+@pytest.mark.parametrize("tool", ["a", "b", "c", "d", "e", "f"])
+def test_the_certificates_own_digest_draws_what_a_sample_bounds(tool):
+    plain, nodes = (
+        dense(leaning_weights()).save(),
+        (Split(0, -0.5), LEAF, Split(0, 0.0), LEAF, Split(0, 0.75)),
+    )
+    written = certificate(plain, [ORDER_PROPERTY], (*nodes, LEAF, LEAF), Counts(4, 4, 0, 0, 1))
+    written = resigned(json.dumps(json.loads(written) | {"tool": tool}))
+    seed = b"sutura exact sample\0" + hashlib.sha256(written).digest()
+    order = sorted(range(4), key=lambda at: hashlib.sha256(seed + b"%d" % at).hexdigest())
+    safe = [exact.check([plain, ORDER_PROPERTY, written], sample=many)[0] for many in range(5)]
+    assert safe == [not {2, 3} & set(order[:many]) for many in range(5)]
+
+
 @pytest.mark.parametrize(
     "more", [b"", b"(declare-const Y_2 Real)", THREE, b"(declare-const X_2 Real)(assert (= X_2 0.0))"]
 )

@@ -1,4 +1,4 @@
-"""Mutation testing itself: that it sees what tests miss, and that what is explained is there to be explained."""
+"""Mutation testing itself: it sees what tests miss, and what is explained is there to be explained."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import mutants
 
+ROOT = Path(__file__).resolve().parents[2]
 SETS = {
     "certificate/exact": ("want",),
     "runtime": ("_check_shape", "_check_sizes", "_latch"),

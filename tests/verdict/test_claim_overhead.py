@@ -1,4 +1,4 @@
-"""What soundness for every execution costs a search, in boxes; benchmarks/trust_overhead.py has the long form."""
+"""What soundness for every execution costs a search, in boxes; benchmarks/trust_overhead.py measures more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import trust_overhead
 
@@ -16,7 +15,7 @@ from sutura.bounds import crown
 from sutura.network.read import load
 from sutura.property.read import read_property
 
-EXAMPLE = ROOT / "examples" / "vertical_cas"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "vertical_cas"
 
 
 @pytest.mark.parametrize("name", ["alert", "clear"])
