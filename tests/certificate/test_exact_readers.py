@@ -208,6 +208,8 @@ def test_formulas_that_mean_something_else_are_refused_by_the_reader(more):
 
 
 def test_properties_declare_inputs_and_outputs_and_bound_each_input():
+    for other in (b"X_2", b"Z_1", b"Y_3", b"X", b"X_01"):
+        refused(exact.vnnlib.read_property, TWO + b"(declare-const %s Real)" % other + BOX)
     refused(exact.vnnlib.read_property, b"(declare-const X_0 Real)" + BOX)
     refused(exact.vnnlib.read_property, b"(declare-const Y_0 Real)(assert (<= Y_0 1))")
     for half in (b"(assert (>= X_0 -1))", b"(assert (<= X_0 1))", b""):
