@@ -44,13 +44,15 @@ RATE, BATCH = 1e-3, 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Images:
-    """Labelled images with values in 0..1, channels first, and the radius of the balls around them."""
+    """Labelled images with values in 0..1, channels first, the radius of the balls around them, and epochs of
+    training."""
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     radius: str
+    epochs: int
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,7 +65,7 @@ def mnist(data: Path) -> Images:
     with np.load(data / "mnist" / "mnist.npz") as a:
         x = [unit(a[k][:, None]) for k in ("x_train", "x_test")]
         y = [a[k].astype(np.int64) for k in ("y_train", "y_test")]
-    return Images(x[0], y[0], x[1], y[1], "0.03")
+    return Images(x[0], y[0], x[1], y[1], "0.03", 2)
 
 
 def cifar(data: Path) -> Images:
@@ -72,7 +74,7 @@ def cifar(data: Path) -> Images:
     for name in ("cifar10_train_first7k", "cifar10_test"):
         with np.load(data / "cifar10" / f"{name}.npz") as a:
             found += [unit(a["x"].transpose(0, 3, 1, 2)), a["y"].astype(np.int64)]
-    return Images(*found, "0.0012")
+    return Images(*found, "0.0012", 20)
 
 
 def unit(pixels: np.ndarray) -> np.ndarray:
@@ -189,7 +191,7 @@ def measure(name: str, data: Path, arguments: argparse.Namespace) -> Row:
     images = DATA[name.split()[0]](data)
     many = arguments.training
     train = torch.from_numpy(images.x_train[:many]), torch.from_numpy(images.y_train[:many])
-    model = trained(NETWORKS[name], *train, arguments.epochs)
+    model = trained(NETWORKS[name], *train, arguments.epochs or images.epochs)
     loaded = sutura.load(model, example=torch.zeros(1, *images.shape))
     original = write_onnx(loaded.network)
     was = runner(open_session(original))
@@ -306,7 +308,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="a table for RESULTS.md")
     parser.add_argument("--networks", help=f"of {', '.join(NETWORKS)}; all by default")
     parser.add_argument("--images", type=int, help="violated images a network (default 100)")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, help="of training (default: 2 on MNIST, 20 on CIFAR-10)")
     parser.add_argument("--training", type=int, help="training images (default: all)")
     parser.add_argument("--boxes", type=int, default=0, help="boxes to bound (default 0: all are gated)")
     default = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

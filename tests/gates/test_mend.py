@@ -27,9 +27,11 @@ from sutura.certificate import exact
 from sutura.certificate.check import check
 from sutura.errors import MismatchError, RepairError
 from sutura.gates import certify as certify_module
+from sutura.gates import mend as mend_module
+from sutura.gates.cover import cover
 from sutura.gates.evaluate import same_bits, violating
 from sutura.gates.mend import RepairConfig
-from sutura.gates.neuron_gate import NeuronConfig
+from sutura.gates.neuron_gate import NeuronConfig, counterexample
 from sutura.gates.repair import repair
 from sutura.gates.rows import rows_of
 from sutura.property.build import argmax_in, argmin_not_in, robustness
@@ -198,6 +200,50 @@ def test_the_same_bytes_from_any_number_of_workers():
     one, two = (repair(loaded(DATA), wanted, dataclasses.replace(QUICK, workers=w)) for w in (1, 2))
     assert one.onnx == two.onnx
     assert one.certificate == two.certificate
+
+
+def bounded(monkeypatch):
+    """How many boxes each search is given."""
+    asked = []
+
+    def listening(program, aim, box, budget, run_with):
+        asked.append(budget.boxes)
+        return cover(program, aim, box, budget, run_with)
+
+    monkeypatch.setattr(mend_module, "cover", listening)
+    return asked
+
+
+def test_few_boxes_are_bounded_by_default_where_the_gate_stays(monkeypatch):
+    asked = bounded(monkeypatch)
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    result = repair(loaded(DATA), wanted, RepairConfig(workers=1))
+    assert asked == [mend_module.SKETCHED]
+    promises(DATA, wanted, result)
+
+
+def test_an_unsafe_output_is_looked_for_in_what_few_boxes_leave_open(monkeypatch):
+    asked = bounded(monkeypatch)
+    looked = []
+
+    def only_in_parts(program, aim, box):
+        looked.append(box)
+        return None if len(looked) == 1 else counterexample(program, aim, box)
+
+    monkeypatch.setattr(mend_module, "counterexample", only_in_parts)
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    promises(DATA, wanted, repair(loaded(DATA), wanted, RepairConfig(workers=1)))
+    assert asked == [mend_module.SKETCHED]
+    assert all(part.within(looked[0]) for part in looked[1:])
+
+
+def test_many_boxes_are_bounded_by_default_where_a_gate_may_be_needless(monkeypatch):
+    asked = bounded(monkeypatch)
+    monkeypatch.setattr(mend_module, "SKETCHED", 3)
+    wanted = [prop("holds", 3, 4, (cube([-1] * 3, [1] * 3), [[at_most({0: -1}, "-2.6")]]))]
+    result = repair(loaded(DATA), wanted, RepairConfig(workers=1))
+    assert asked == [3, mend_module.MOST_BOXES]
+    assert (result.regions.rows, result.regions.proved_share) == (1, 1)
 
 
 def test_no_time_means_gates_everywhere():

@@ -21,7 +21,7 @@ from sutura.cli.verify import show
 from sutura.errors import JournalError, OutputError
 from sutura.gates.deliver import Repair
 from sutura.gates.evaluate import Decision, inside, outside
-from sutura.gates.mend import ClampConfig, RepairConfig
+from sutura.gates.mend import MOST_BOXES, ClampConfig, RepairConfig
 from sutura.gates.minimal import MinimalConfig
 from sutura.gates.nrepair import NRepairConfig
 from sutura.gates.problem import problem
@@ -77,9 +77,7 @@ class Job:
 @click.option(
     "--boxes",
     type=click.IntRange(min=0),
-    default=8_000,
-    show_default=True,
-    help="Boxes to bound; 0: gate all.",
+    help="Boxes to bound; 0: gate all. Default: 8,000, and 256 where an unsafe output is known.",
 )
 @options.journal
 @options.external_data
@@ -97,7 +95,7 @@ def command(
     out: Path,
     method: str,
     gate: Any,
-    boxes: int,
+    boxes: int | None,
     journal: Path | None,
     no_journal: bool,
     external_data: bool,
@@ -158,13 +156,15 @@ def command(
     return Exit.HOLDS if result.certified else Exit.UNKNOWN
 
 
-def _config(method: str, gate: Any, boxes: int, limits: tuple[float | None, int | None]) -> Config:
+def _config(method: str, gate: Any, boxes: int | None, limits: tuple[float | None, int | None]) -> Config:
     timeout, workers = limits
     match method:
         case "nrepair":
             return NRepairConfig(timeout=timeout, workers=workers)
         case "minimal":
-            return MinimalConfig(boxes=boxes, timeout=timeout, workers=workers)
+            return MinimalConfig(
+                boxes=MOST_BOXES if boxes is None else boxes, timeout=timeout, workers=workers
+            )
         case "clamp":
             return ClampConfig(workers=workers)
         case _:

@@ -12,7 +12,7 @@ import onnx
 
 from sutura.gates.literals import Comparisons
 from sutura.gates.onnx_part import Part, node, tensor
-from sutura.gates.output_test import passes
+from sutura.gates.output_test import tried
 from sutura.gates.projection import MARGIN, Faces, Projection, Star
 
 LARGEST = np.float32(np.finfo(np.float32).max)
@@ -120,7 +120,7 @@ def _nearest(all_of_them: str, inactive: str | None, literals: Comparisons) -> P
     if inactive is not None:
         each = "sutura.inactive.each"
         part = Part((node("Unsqueeze", [inactive, "sutura.second_axis"], each),))
-    part += passes(all_of_them, literals, "sutura.try", each, axis=2, keep=0)
+    part += tried(all_of_them, literals, "sutura.try", each)
     nodes = (
         node("Sub", [all_of_them, "sutura.y.each"], "sutura.moves"),
         node("ReduceSumSquare", ["sutura.moves"], "sutura.distance", axes=[2], keepdims=0),

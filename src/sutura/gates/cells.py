@@ -25,7 +25,7 @@ MOST_NODES = 3_000_000
 FEW_INPUTS = 128
 """Up to so many, a tree tells a box from everything else."""
 
-TELLING = 32
+TELLING = 16
 """Inputs by which a coarse tree tells a box from other inputs: most are far from it in one of these."""
 
 COMPARED_FACES = 256

@@ -8,21 +8,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal as Choice
 
+import numpy as np
+
+from sutura.bounds.program import run
 from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, pruned
 from sutura.gates.conflict import conflict
 from sutura.gates.cover import Budget, Covered, cover
 from sutura.gates.deliver import Repair, deliver, refused
 from sutura.gates.gate import OutputGate
-from sutura.gates.neuron_gate import NeuronConfig, hold_neurons
+from sutura.gates.neuron_gate import NeuronConfig, counterexample, hold_neurons
 from sutura.gates.problem import Means, Place, Problem, means, typical
 from sutura.gates.regions import Label, Mended, regions
 from sutura.gates.safe_set import SafeSet, inner_point, safe_set
 from sutura.progress import Listener, Progress, silent
-from sutura.verdict.goal import Goal
+from sutura.verdict.goal import Goal, unsafe_margin
 
 MOST_DISPATCHED = 128
 """Cells of one box that the dispatcher tells apart. More would let fewer proved regions share a gate that
 never acts there, which costs no accuracy, but would slow down every batch."""
+
+MOST_BOXES = 8_000
+"""Boxes bounded by default, where a whole proof may make a gate needless."""
+
+SKETCHED = 256
+"""Boxes bounded by default where an unsafe output is known, so that the gate stays whatever is proved."""
+
+LOOKED_INTO = 16
+"""Boxes that a few leave open, in which an unsafe output is looked for."""
 
 SLIVERS = 16
 """How much deeper than an even one a tree is looked into for cells to tell apart."""
@@ -34,11 +46,13 @@ class RepairConfig:
     wall seconds for the search (None: no limit; the checker's own time comes on top); worker threads;
     neuron gate parameters.
 
-    With `boxes` 0 nothing is searched, and each property's whole box gets an output gate.
+    With `boxes` 0 nothing is searched, and each property's whole box gets an output gate. With None up to
+    MOST_BOXES are bounded, but no more than SKETCHED for an output gate that is needed: more of them prove
+    the network right in more of the box, and change neither what the gate does nor what it costs.
     """
 
     gate: Choice["output", "neuron"] = "output"
-    boxes: int = 8_000
+    boxes: int | None = None
     regions: int = 64
     timeout: float | None = None
     workers: int | None = None
@@ -107,7 +121,7 @@ def _all_gated(work: Work) -> dict[int, Mended]:
 def _mend_cells(work: Work) -> dict[int, Mended]:
     """Work through the cells of the layout; the boxes that one leaves unused go to the next."""
     places = work.problem.places()
-    left, waiting = work.config.boxes, len(places)
+    left, waiting = MOST_BOXES if work.config.boxes is None else work.config.boxes, len(places)
     gate_of = _output_gates(work, places)
     done: dict[int, Mended] = {}
     for place in places:
@@ -121,9 +135,23 @@ def _mend(work: Work, active: frozenset[int], box: Box32, given: tuple[int, Outp
     budget, gate = given
     aim = work.problem.aim(active)
     if work.config.gate == "output":
-        covered = _cover(work, aim, box, budget)
+        covered = _worth(work, aim, box, budget) if work.config.boxes is None else None
+        covered = covered or _cover(work, aim, box, budget)
         return Mended(_gated(covered.tree, gate), covered.boxes)
     return _mend_with_neurons(work, aim, box, given)
+
+
+def _worth(work: Work, aim: Goal, box: Box32, budget: int) -> Covered | None:
+    """A cover by a few boxes, if an unsafe output is found in the box or in what they leave open."""
+    program = work.problem.program
+    covered = _cover(work, aim, box, min(budget, SKETCHED))
+    left = [part for cell, part in boxes_of(covered.tree, box) if not cell.label]
+    if not left or counterexample(program, aim, box) is not None:
+        return covered
+    middles = np.array([(part.low + part.high) / 2.0 for part in left])
+    near = unsafe_margin(aim, run(program, middles)[-1]).min(axis=1)
+    some = (left[i] for i in np.argsort(near, kind="stable")[:LOOKED_INTO])
+    return covered if any(counterexample(program, aim, part) is not None for part in some) else None
 
 
 def _cover(work: Work, aim: Goal, box: Box32, boxes: int) -> Covered:

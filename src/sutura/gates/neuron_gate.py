@@ -62,7 +62,7 @@ def hold_neurons(
     most = max(1, int(config.share * sum(len(hold.mask) for hold in holds.values())))
     for _ in range(config.attempts):
         program, at = lower_traced(network, holds)
-        point = _counterexample(program, aim, box)
+        point = counterexample(program, aim, box)
         if point is not None:
             holds = _repair_point((network, aim, at), point, (holds, changed), (config, most, deadline))
         if deadline.passed:
@@ -87,7 +87,8 @@ def _nothing(network: Network, value: str) -> Hold:
     return Hold(np.zeros(size, bool), np.zeros(size, np.float32))
 
 
-def _counterexample(program: Program, aim: Goal, box: Box32) -> Float64[np.ndarray, " n"] | None:
+def counterexample(program: Program, aim: Goal, box: Box32) -> Float64[np.ndarray, " n"] | None:
+    """An input of the box that a gradient search finds unsafe, in float64 (an estimate)."""
     found = attack(program, aim, box.low, box.high, AttackConfig(starts=32, steps=25))[:1]
     margin = unsafe_margin(aim, run(program, found)[-1])[0]
     return found[0] if margin.min() <= 0 else None

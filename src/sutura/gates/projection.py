@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from sutura.gates.literals import kind
+from sutura.gates.pieces import needed
 from sutura.gates.safe_set import Alternative, Literal, SafeSet, alternatives, flat
 
 MOST_FACES = 192
@@ -56,7 +57,7 @@ class Projection:
 
 def projection(sets: Sequence[SafeSet], outputs: int) -> Projection:
     """Candidates that serve every one of the safe sets (each picks among them what is safe for it)."""
-    pieces = list(dict.fromkeys(piece for safe in sets for piece in alternatives(safe)))
+    pieces = list(dict.fromkeys(piece for safe in sets for piece in needed(alternatives(safe))))
     stars = {
         piece: star
         for piece in pieces
