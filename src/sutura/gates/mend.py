@@ -135,23 +135,26 @@ def _mend(work: Work, active: frozenset[int], box: Box32, given: tuple[int, Outp
     budget, gate = given
     aim = work.problem.aim(active)
     if work.config.gate == "output":
-        covered = _worth(work, aim, box, budget) if work.config.boxes is None else None
-        covered = covered or _cover(work, aim, box, budget)
-        return Mended(_gated(covered.tree, gate), covered.boxes)
+        few = None
+        if work.config.boxes is None and budget > 4 * SKETCHED:
+            few = _cover(work, aim, box, SKETCHED)
+        if few is not None and _decides(work, aim, box, few):
+            return Mended(_gated(few.tree, gate), few.boxes)
+        covered = _cover(work, aim, box, budget)
+        return Mended(_gated(covered.tree, gate), covered.boxes + (few.boxes if few else 0))
     return _mend_with_neurons(work, aim, box, given)
 
 
-def _worth(work: Work, aim: Goal, box: Box32, budget: int) -> Covered | None:
-    """A cover by a few boxes, if an unsafe output is found in the box or in what they leave open."""
+def _decides(work: Work, aim: Goal, box: Box32, few: Covered) -> bool:
+    """Whether a few boxes cover all, or leave something open where an unsafe output is found."""
     program = work.problem.program
-    covered = _cover(work, aim, box, min(budget, SKETCHED))
-    left = [part for cell, part in boxes_of(covered.tree, box) if not cell.label]
+    left = [part for cell, part in boxes_of(few.tree, box) if not cell.label]
     if not left or counterexample(program, aim, box) is not None:
-        return covered
+        return True
     middles = np.array([(part.low + part.high) / 2.0 for part in left])
     near = unsafe_margin(aim, run(program, middles)[-1]).min(axis=1)
     some = (left[i] for i in np.argsort(near, kind="stable")[:LOOKED_INTO])
-    return covered if any(counterexample(program, aim, part) is not None for part in some) else None
+    return any(counterexample(program, aim, part) is not None for part in some)
 
 
 def _cover(work: Work, aim: Goal, box: Box32, boxes: int) -> Covered:
