@@ -159,6 +159,41 @@ def test_robustness_of_ten_classes_is_projected_exactly(label):
     check_nearest(wanted, moved)
 
 
+def apart(*builds):
+    """One property in each of several boxes side by side."""
+    boxes = [cube([2 * at, -1, -1, -1], [2 * at + 1, 1, 1, 1]) for at in range(len(builds))]
+    return [
+        build(box, labels, outputs=7, name=f"p{at}")
+        for at, (box, (build, labels)) in enumerate(zip(boxes, builds, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("builds", "stars"),
+    [
+        ([(argmax_in, [0]), (argmax_in, [6]), (argmax_in, [3])], 1),
+        ([(argmin_in, [0]), (argmin_in, [6]), (argmin_in, [3])], 1),
+        ([(argmax_in, [0]), (argmax_in, [2, 5]), (argmax_not_in, [1])], 2),
+        ([(argmax_in, [0]), (argmin_in, [0])], 2),
+        ([(argmax_in, [4]), (argmax_in, [4])], 1),
+    ],
+)
+def test_leaders_of_several_rows_are_looked_up_and_projected_exactly(builds, stars):
+    wanted = apart(*builds)
+    model, moved = check_repair(mlp([4, 12, 7], 5), wanted)
+    assert model.exact
+    assert violating(wanted, moved[0], moved[1]).sum() > 40
+    check_nearest(wanted, moved)
+    names = {output for node in mended(model.onnx) for output in node.output}
+    assert sum(name.removeprefix("sutura.star").isdigit() for name in names) == stars
+
+
+def mended(data):
+    """The nodes of the branch that mends."""
+    (switch,) = (node for node in onnx.load_from_string(data).graph.node if node.op_type == "If")
+    return next(a.g.node for a in switch.attribute if a.name == "then_branch")
+
+
 def test_least_of_ten_is_projected_exactly():
     wanted = [argmin_in(cube([-1] * 4, [1] * 4), [3], outputs=10)]
     model, moved = check_repair(mlp([4, 12, 10], 6), wanted)

@@ -14,6 +14,7 @@ from sutura.gates.literals import Comparisons
 from sutura.gates.onnx_part import Part, node, tensor
 from sutura.gates.output_test import tried
 from sutura.gates.projection import MARGIN, Faces, Projection, Star
+from sutura.gates.row_star import row_star, stars_by_row
 
 LARGEST = np.float32(np.finfo(np.float32).max)
 
@@ -35,7 +36,11 @@ def candidates(y: str, inactive: str | None, literals: Comparisons, way: Project
         blocks.append("sutura.faces")
     if way.stars:
         part += Part((), (tensor("sutura.star_axis", np.array(1, np.int64)),))
-    for number, star in enumerate(way.stars):
+    turns = stars_by_row(way) if inactive is not None else []
+    for number, turn in enumerate(turns):
+        part += row_star(y, turn, f"sutura.star{number}")
+        blocks.append(f"sutura.star{number}")
+    for number, star in enumerate(() if turns else way.stars):
         part += _star(y, star, f"sutura.star{number}")
         blocks.append(f"sutura.star{number}")
     part += Part((node("Concat", blocks, "sutura.candidates", axis=1),))

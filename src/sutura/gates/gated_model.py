@@ -56,7 +56,8 @@ def gated_model(network: Network, tree: Tree[int], gates: Sequence[Gate]) -> Gat
         body += Part((_rewired(own, renamed, raw),)) + after.get(own.output[0], Part())
     exact = True
     if sealed:
-        way = projection([g.safe for g in sealed], network.output_size)
+        asked = [g.safe if isinstance(g, OutputGate) else None for g in gates]
+        way = projection(asked, network.output_size)
         exact = way.exact
         ends = flat_input(network, names[network.input]), names[network.output]
         body += output_gate(network, ends, gates, way)

@@ -48,16 +48,20 @@ class Star:
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How an output gets into the safe set. `exact`: the nearest point is always among the candidates."""
+    """How an output gets into the safe set. `exact`: the nearest point is always among the candidates.
+    `served`: of each row from 1 on, the stars that are of use to it."""
 
     faces: Faces | None
     stars: tuple[Star, ...]
     exact: bool
+    served: tuple[tuple[Star, ...], ...] = ()
 
 
-def projection(sets: Sequence[SafeSet], outputs: int) -> Projection:
-    """Candidates that serve every one of the safe sets (each picks among them what is safe for it)."""
-    pieces = list(dict.fromkeys(piece for safe in sets for piece in needed(alternatives(safe))))
+def projection(sets: Sequence[SafeSet | None], outputs: int) -> Projection:
+    """Candidates that serve the safe sets of all rows (each picks among them what is safe for it); None is
+    for a row without one."""
+    parts = {safe: needed(alternatives(safe)) for safe in dict.fromkeys(sets) if safe is not None}
+    pieces = list(dict.fromkeys(piece for safe in parts for piece in parts[safe]))
     stars = {
         piece: star
         for piece in pieces
@@ -70,7 +74,11 @@ def projection(sets: Sequence[SafeSet], outputs: int) -> Projection:
         Faces(*(np.stack(part).astype(np.float32) for part in zip(*faces, strict=True))) if faces else None
     )
     exact = complete and not any(flat(piece, outputs) for piece in pieces)
-    return Projection(stacked, tuple(stars.values()), exact)
+    served = tuple(
+        tuple(stars[piece] for piece in (parts[safe] if safe is not None else ()) if piece in stars)
+        for safe in sets
+    )
+    return Projection(stacked, tuple(stars.values()), exact, served)
 
 
 def _star(piece: Alternative, outputs: int) -> Star | None:
