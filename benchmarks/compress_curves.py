@@ -22,7 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -35,6 +35,7 @@ from small_classifiers import digits, mnist
 from threadpoolctl import threadpool_limits
 
 from sutura.compression.compress import Compressed, at
+from sutura.compression.finish import AS_BUILT
 from sutura.compression.latency import in_runtime, medians
 from sutura.compression.methods import METHODS
 from sutura.compression.study import PORTFOLIO, CompressConfig, study
@@ -139,7 +140,7 @@ def cells(
     """Every cell of a network, from the store where it is there."""
     images = len(subject.test)
     for method, budget, seed in wanted:
-        known = {k: store.cell(f"{subject.name} {method} {budget} {k:g} {seed} {images}") for k in keeps}
+        known = {k: store.found(subject.name, (method, budget, seed), k, images) for k in keeps}
         config = CompressConfig(method=method, budget=budget, seed=seed)
         if any(cell is None for cell in known.values()):
             prepared = study(subject.network, config, subject.calibration)
@@ -178,9 +179,19 @@ class Store:
             found = [Cell(**row) for row in json.loads(place.read_text())]
             self._cells = {cell.key: cell for cell in found}
 
-    def cell(self, key: str) -> Cell | None:
-        """A cell, None where it was not computed yet."""
-        return self._cells.get(key)
+    def found(self, net: str, what: tuple[str, str, int], keep: float, images: int) -> Cell | None:
+        """The cell of a method, budget and seed; None where it was not computed yet.
+
+        Where the portfolio of the same seed picked and finished a method, its network is that method's own:
+        the same samples, tables, splits and ways to finish. Seed 0 is computed all the same, for its times.
+        """
+        method, budget, seed = what
+        cell = self._cells.get(f"{net} {method} {budget} {keep:g} {seed} {images}")
+        picked = self._cells.get(f"{net} {PORTFOLIO} {budget} {keep:g} {seed} {images}")
+        if cell is None and picked is not None and seed:
+            name, finish = picked.picked.split(", ", 1)
+            return replace(picked, method=method) if name == method and finish != AS_BUILT else None
+        return cell
 
     def add(self, cell: Cell) -> Cell:
         """Keep a cell."""

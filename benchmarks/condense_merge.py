@@ -1,7 +1,7 @@
 """Hidden neurons taken away without retraining and without data: our merge beside pruning and Neuron Merging.
 
-    python benchmarks/condense_merge.py [--quick] [--sets A,B] [--starts A,B] [--longer N] [--data FOLDER]
-        [--seeds N] [--json FILE]
+    python benchmarks/condense_merge.py [--quick] [--sets A,B] [--starts A,B] [--longer N] [--rate R]
+        [--seeds N] [--data FOLDER] [--json FILE]
 
 Each network is trained from default weights and from condensing ones (gamma 1.5 and 2), then cut to a share
 of its hidden neurons: `ward` is sutura's merge, `merging` Neuron Merging (Kim et al., NeurIPS 2020: neurons
@@ -46,6 +46,9 @@ from sutura.training.train import train
 ALIKE = 0.45
 """Cosine from which Neuron Merging hands weights on, as published."""
 
+RATE = 1e-3
+"""First rate of Adam."""
+
 STARTS: dict[str, float | None] = {"default": None, "gamma 1.5": 1.5, "gamma 2": 2.0}
 
 
@@ -73,8 +76,10 @@ def _data(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Dataset:
     return Dataset("digits", x[rows], y[rows].astype(np.int64))
 
 
-def trained(data: Dataset, widths: tuple[int, ...], gamma: float | None, seed: int, epochs: int) -> Network:
-    """A ReLU network trained with Adam."""
+def trained(
+    data: Dataset, widths: tuple[int, ...], gamma: float | None, seed: int, steps: tuple[int, float]
+) -> Network:
+    """A ReLU network trained with Adam for so many epochs from that rate on."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for n, m in pairwise(widths):
@@ -82,7 +87,7 @@ def trained(data: Dataset, widths: tuple[int, ...], gamma: float | None, seed: i
     module: nn.Module = nn.Sequential(*layers[:-1])
     if gamma is not None:
         module = condensing(module, gamma, seed)
-    config = TrainConfig(epochs=epochs, batch=128, rate=1e-3, seed=seed, schedule="cosine")
+    config = TrainConfig(epochs=steps[0], batch=128, rate=steps[1], seed=seed, schedule="cosine")
     return from_torch(train(module, data, config).module, torch.tensor(data.x[:2]))
 
 
@@ -135,7 +140,9 @@ def run(name: str, options: argparse.Namespace) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for start in options.starts.split(","):
         gamma = STARTS[start]
-        networks = [trained(train_set, widths, gamma, seed, epochs) for seed in range(options.seeds)]
+        networks = [
+            trained(train_set, widths, gamma, seed, (epochs, options.rate)) for seed in range(options.seeds)
+        ]
         for share in shares:
             each = [cut_down(network, share, test) for network in networks]
             mean = {k: float(np.mean([e[k] for e in each])) for k in each[0]}
@@ -163,6 +170,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--starts", default=",".join(STARTS), help="initial weights")
     parser.add_argument("--longer", type=int, default=1, help="times the epochs")
+    parser.add_argument("--rate", type=float, default=RATE, help="first rate of Adam, for all starts")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from condense_merge import split, trained
+from condense_merge import RATE, split, trained
 from rich.console import Console
 from rich.table import Table
 
@@ -69,13 +69,14 @@ def contestants(options: argparse.Namespace) -> tuple[dict[str, Network], Datase
     learned, test, widths, _ = split("mnist", options.data, quick=False)
     assert learned.y is not None
     learned = Dataset("mnist", learned.x[: options.samples], learned.y[: options.samples])
+    longer = options.condensed_epochs or options.epochs
     made = [
-        trained(learned, widths, None, options.seed, options.epochs),
-        trained(learned, widths, options.gamma, options.seed, options.condensed_epochs or options.epochs),
+        trained(learned, widths, None, options.seed, (options.epochs, RATE)),
+        trained(learned, widths, options.gamma, options.seed, (longer, RATE)),
     ]
     merged = merged_to_share(plan(made[1]), options.keep)
     thin = (widths[0], *(layer.after for layer in merged.layers), widths[-1])
-    small = trained(learned, thin, None, options.seed, options.epochs)
+    small = trained(learned, thin, None, options.seed, (options.epochs, RATE))
     return dict(zip(NAMES, (*made, merged.network, small), strict=True)), test
 
 

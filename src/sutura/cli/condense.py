@@ -9,6 +9,7 @@ from rich.table import Table
 
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
+from sutura.condensation.carry import Carry
 from sutura.condensation.condense import CondenseConfig, Condensed, condense
 from sutura.dataset import read_dataset
 from sutura.errors import OutputError
@@ -17,7 +18,7 @@ from sutura.network.read import load
 from sutura.outward import at_most
 from sutura.property.read import read_property
 from sutura.report.condensation import condensed
-from sutura.report.document import document
+from sutura.report.document import WORDS, document
 from sutura.report.orientation_map import orientation_map
 from sutura.verdict.agreement import Decision
 from sutura.verdict.difference import DiffConfig
@@ -31,6 +32,13 @@ from sutura.writing import write_all
 @click.option("--at-most", type=click.FloatRange(min=0), help="Merge up to this certified difference.")
 @click.option("--data", type=click.Path(path_type=Path), help="Labelled samples (.npz with x and y).")
 @click.option("--region", type=click.Path(path_type=Path), metavar="PROP", help="Its boxes; for the bounds.")
+@click.option(
+    "--prove",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PROP",
+    help="Prove it of the merged network and, through the certified difference, of NET; may be repeated.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The merged network (.onnx).")
 @click.option("--plot", type=click.Path(path_type=Path), help="Heat maps of the orientations (.png).")
 @click.option("--boxes", type=click.IntRange(min=1), help="Boxes to bound for a certified difference.")
@@ -46,6 +54,7 @@ def command(
     at_most: float | None,
     data: Path | None,
     region: Path | None,
+    prove: tuple[Path, ...],
     out: Path | None,
     plot: Path | None,
     boxes: int | None,
@@ -57,14 +66,15 @@ def command(
     """Measure orientations, and merge: sutura condense NET.onnx [--merge 0.5 -o merged.onnx]
 
     Without a target (--merge, --lose or --at-most) the orientations of every layer are counted and drawn.
-    With --region the merge comes with a bound from the weights alone and with a certified one.
+    With --region the merge comes with a bound from the weights alone and with a certified one. With --prove
+    the exit code is 0 where every property is proved of NET, else 3.
     """
     merging = not (keep is lose is at_most is None)
     _check_out(out, plot, merging)
     held = None if data is None else read_dataset(data, labelled=True)
     where = None if region is None else read_property(region)
     how = DiffConfig(boxes=boxes, timeout=timeout, seed=seed, decision=decision)
-    config = CondenseConfig(keep, lose, at_most, held, where, how)
+    config = CondenseConfig(keep, lose, at_most, held, where, tuple(map(read_property, prove)), how)
     loaded = load(network)
     with bar(quiet=as_json) as listen:
         found = condense(loaded, config, listen=listen)
@@ -81,7 +91,7 @@ def command(
         show(found)
         for place in named:
             messages().print(f"wrote {plain(place)}")
-    return Exit.HOLDS
+    return Exit.HOLDS if all(carry.over for carry in found.carries) else Exit.UNKNOWN
 
 
 def _check_out(out: Path | None, plot: Path | None, merging: bool) -> None:
@@ -118,3 +128,18 @@ def show(found: Condensed) -> None:
             f"certified difference: {at_most(found.difference.largest)}"
             f" (seen: {found.difference.largest_seen:.4g})"
         )
+    for carry in found.carries:
+        console.print(_told(carry))
+
+
+def _told(carry: Carry) -> str:
+    """One line on a property."""
+    name = plain(carry.name)
+    if carry.difference is None or carry.widened is None:
+        word = WORDS[type(carry.merged.verdict)]
+        return f"{name}: {word} of the merged network; nothing carries over to the original"
+    apart = f"outputs differ by at most {carry.difference.largest:.4g} there"
+    if carry.over:
+        return f"{name}: proved of both networks; {apart}"
+    word = WORDS[type(carry.widened.verdict)]
+    return f"{name}: proved of the merged network alone; {apart}, and with that much room it is {word}"

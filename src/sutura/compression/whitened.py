@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+from scipy.linalg import solve_triangular
 
 from sutura.compression.factors import Factors, of_columns
 from sutura.compression.folding import Split, encoder_axes, fold, kernels, slices
@@ -25,11 +26,10 @@ def loss_of_ranks(layer: Layer, moments: Moments, scheme: int, groups: int) -> F
     the first ones.
     """
     rows = encoder_rows(layer, moments, scheme, groups)
-    spread = reading(layer, rows, scheme)
     weight = layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
-    total = float(np.einsum("ij,jk,ik->", weight, moments.second, weight, optimize=True))
-    gram, cross = _normal_equations(spread, weight, moments)
-    solved = np.linalg.solve(np.linalg.cholesky(gram), cross)
+    total = float(((weight @ moments.second) * weight).sum())
+    gram, cross = _normal_equations(rows, read_at(layer, scheme, groups), weight, moments)
+    solved = solve_triangular(np.linalg.cholesky(gram), cross, lower=True, check_finite=False)
     gained = (solved**2).sum(axis=1).reshape(rows.shape[1], -1).sum(axis=1)
     return np.sqrt(np.clip(1.0 - np.cumsum(gained) / (total or 1.0), 0.0, None))
 
@@ -40,14 +40,14 @@ def whitened(layer: Layer, moments: Moments, split: Split) -> Factors:
     The mean of what is cut off goes into the bias, or into the normalisation that follows.
     """
     rows = encoder_rows(layer, moments, split.scheme, split.groups)[:, : split.rank]
-    spread = reading(layer, rows, split.scheme)
+    at = read_at(layer, split.scheme, split.groups)
     weight = layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
-    gram, cross = _normal_equations(spread, weight, moments)
+    gram, cross = _normal_equations(rows, at, weight, moments)
     decoder = np.linalg.solve(gram, cross)
-    lost = (weight - decoder.T @ spread) @ moments.mean
-    out, offsets = len(layer.weight), math.prod(kernels(layer, split.scheme)[1])
-    columns = decoder.reshape(split.rank, split.groups, offsets, out).transpose(1, 3, 2, 0)
-    columns = columns.reshape(split.groups, out * offsets, split.rank)
+    read = (rows[:, None] @ moments.mean[at][..., None]).transpose(2, 0, 1, 3).reshape(-1)
+    lost = weight @ moments.mean - decoder.T @ read
+    columns = decoder.reshape(split.rank, *at.shape[:2], len(layer.weight)).transpose(1, 3, 2, 0)
+    columns = columns.reshape(split.groups, -1, split.rank)
     return of_columns(layer, split, columns, rows, lost)
 
 
@@ -58,13 +58,11 @@ def encoder_rows(
     matrix = slices(fold(layer, layer.weight.astype(np.float64), scheme), groups)
     second = _folded_moment(layer, moments.second, scheme)
     width = matrix.shape[2]
-    blocks = np.stack(
-        [second[i * width : (i + 1) * width, i * width : (i + 1) * width] for i in range(groups)]
-    )
-    values, vectors = np.linalg.eigh(blocks)
-    root = np.sqrt(values)
-    rows = np.linalg.svd((matrix @ vectors) * root[:, None, :], full_matrices=False)[2]
-    return (rows / root[:, None, :]) @ vectors.transpose(0, 2, 1)
+    blocks = (second[at : at + width, at : at + width] for at in range(0, groups * width, width))
+    roots = np.stack([np.linalg.cholesky(block) for block in blocks])
+    rows = np.linalg.svd(matrix @ roots, full_matrices=False)[2]
+    pairs = zip(roots, rows, strict=True)
+    return np.stack([solve_triangular(a, b.T, lower=True, trans=1, check_finite=False).T for a, b in pairs])
 
 
 def _folded_moment(
@@ -81,27 +79,29 @@ def _folded_moment(
     return moment.reshape(math.isqrt(moment.size), -1)
 
 
-def reading(
-    layer: Layer, rows: Float64[np.ndarray, "groups rank width"], scheme: int
-) -> Float64[np.ndarray, "rank*groups*offsets columns"]:
-    """What the decoder reads as a linear map of the unfolded input: rows by rank, then group, then offset."""
-    kept, (inner, outer) = encoder_axes(layer, scheme), kernels(layer, scheme)
-    groups, rank, _ = rows.shape
-    channels = layer.sides[1] // groups
-    offsets = math.prod(outer)
-    spread = np.zeros((rank, groups, offsets, groups, channels, *layer.kernel))
-    turned = rows.reshape(groups, rank, channels, *inner).swapaxes(0, 1)
-    for offset, place in enumerate(np.ndindex(*outer)):
-        at = tuple(slice(None) if keep else slice(p, p + 1) for keep, p in zip(kept, place, strict=True))
-        for group in range(groups):
-            spread[(slice(None), group, offset, group, slice(None), *at)] = turned[:, group]
-    return spread.reshape(rank * groups * offsets, -1)
+def read_at(layer: Layer, scheme: int, groups: int) -> Int64[np.ndarray, "groups offsets width"]:
+    """The columns of the unfolded input that a group reads at an offset of the decoder; each column once."""
+    kept, outer = encoder_axes(layer, scheme), kernels(layer, scheme)[1]
+    whole = np.arange(layer.weight[0].size).reshape(groups, -1, *layer.kernel)
+    places = (
+        tuple(slice(None) if keep else slice(p, p + 1) for keep, p in zip(kept, place, strict=True))
+        for place in np.ndindex(*outer)
+    )
+    return np.stack([whole[(slice(None), slice(None), *at)].reshape(groups, -1) for at in places], axis=1)
 
 
 def _normal_equations(
-    spread: Float64[np.ndarray, "n columns"], weight: Float64[np.ndarray, "out columns"], moments: Moments
+    rows: Float64[np.ndarray, "groups rank width"],
+    at: Int64[np.ndarray, "groups offsets width"],
+    weight: Float64[np.ndarray, "out columns"],
+    moments: Moments,
 ) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n out"]]:
-    """E C E^T, a trifle added that keeps it positive, and E C W^T."""
-    seen = spread @ moments.second
-    gram = seen @ spread.T
-    return gram + 1e-9 * np.eye(len(gram)), seen @ weight.T
+    """E C E^T, a trifle added that keeps it positive, and E C W^T; E by rank, then group, then offset."""
+    rank = rows.shape[1]
+    order, count = at.reshape(-1), at.shape[0] * at.shape[1] * rank
+    second = moments.second[np.ix_(order, order)].reshape(*at.shape, -1)
+    seen = (rows[:, None] @ second).transpose(2, 0, 1, 3).reshape(count, -1)
+    # A group at a time: E is zero but for what the group reads.
+    halves = seen.reshape(count, *at.shape).transpose(1, 0, 2, 3) @ rows.transpose(0, 2, 1)[:, None]
+    gram = halves.transpose(1, 3, 0, 2).reshape(count, count)
+    return gram + 1e-9 * np.eye(count), seen @ weight[:, order].T

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from sutura.errors import MismatchError
+from sutura.network.read import Loaded
+from sutura.progress import Listener, silent
 from sutura.property.spec import Case, Inequality, Property
 from sutura.property.write import write
-from sutura.verdict.difference import Difference
+from sutura.verdict.difference import DiffConfig, Difference, diff
+from sutura.verdict.outcome import Outcome, Proved
+from sutura.verdict.search import VerifyConfig
+from sutura.verdict.verify import verify
+
+
+@dataclass(frozen=True, slots=True)
+class CarryConfig:
+    """How the difference of the two networks is bounded, and how each of the two questions is verified."""
+
+    difference: DiffConfig = field(default_factory=DiffConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """What is known of one property: on the merged network, and of the original through it.
+
+    `merged` is the outcome on the merged network. Where that is a proof, `difference` tells the two networks
+    apart on the property's boxes and `widened` is the outcome of what `carried` asks; else both are None.
+    """
+
+    name: str
+    merged: Outcome
+    difference: Difference | None
+    widened: Outcome | None
+
+    @property
+    def over(self) -> bool:
+        """Whether the proof carries over: the original has the property. False says nothing of it."""
+        return self.widened is not None and isinstance(self.widened.verdict, Proved)
+
+
+def carry(
+    original: Loaded,
+    merged: Loaded,
+    prop: Property,
+    config: CarryConfig | None = None,
+    *,
+    listen: Listener = silent,
+) -> Carry:
+    """Prove a property of the merged network, and see whether the proof carries over to the original.
+
+    Sound for every float32 execution of both, as `verify` and `diff` are. Raises what these and `carried` do.
+    """
+    config = config or CarryConfig()
+    found = verify(merged, prop, config.verify, listen=listen)
+    if not isinstance(found.verdict, Proved):
+        return Carry(prop.name, found, None, None)
+    apart = diff(original, merged, prop, config.difference, listen=listen)
+    widened = verify(merged, carried(prop, apart), config.verify, listen=listen)
+    return Carry(prop.name, found, apart, widened)
 
 
 def carried(prop: Property, difference: Difference) -> Property:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sutura.condensation.bound import merge_bound
+from sutura.condensation.carry import Carry, CarryConfig, carry
 from sutura.condensation.measure import LayerOrientations, measured
 from sutura.condensation.merge import Merged, plan
 from sutura.condensation.target import (
@@ -25,6 +26,7 @@ from sutura.network.read import Loaded, load
 from sutura.progress import Listener, silent
 from sutura.property.spec import Property
 from sutura.verdict.difference import DiffConfig, Difference, diff
+from sutura.verdict.search import VerifyConfig
 
 Decision = Literal["argmax", "argmin"]
 
@@ -35,6 +37,7 @@ class CondenseConfig:
     `data`; or the certified difference, `at_most`, on the boxes of `region`. Without one nothing is merged.
 
     `data` and `region` may stand beside any target: accuracy and certified difference are then told.
+    `prove` are properties to prove of the merged network and, through the difference, of the original.
     """
 
     keep: float | None = None
@@ -42,6 +45,7 @@ class CondenseConfig:
     at_most: float | None = None
     data: Dataset | None = None
     region: Property | None = None
+    prove: tuple[Property, ...] = ()
     difference: DiffConfig = field(default_factory=DiffConfig)
 
 
@@ -50,7 +54,8 @@ class Condensed:
     """The orientations of the original, and what merging made of it.
 
     `bound` is the data-free one over the region's boxes for each output (sound over the reals), `difference`
-    the certified one there (sound for float32 execution); `accuracies` are before and after, in ONNX Runtime.
+    the certified one there (sound for float32 execution); `accuracies` are before and after, in ONNX Runtime;
+    `carries` says of each property that was to be proved what is known of the two networks.
     """
 
     layers: tuple[LayerOrientations, ...]
@@ -58,6 +63,7 @@ class Condensed:
     bound: Float64[np.ndarray, " outputs"] | None
     difference: Difference | None
     accuracies: tuple[float, float] | None
+    carries: tuple[Carry, ...] = ()
 
     @property
     def network(self) -> Network | None:
@@ -86,8 +92,15 @@ def condense(loaded: Loaded, config: CondenseConfig | None = None, *, listen: Li
     accuracies = None
     if config.data is not None:
         decision = config.difference.decision
-        accuracies = tuple(accuracy_of(n, config.data, decision) for n in (network, merged.network))
-    return Condensed(layers, merged, bound, difference, accuracies)  # pyright: ignore[reportArgumentType]
+        before, after = (accuracy_of(n, config.data, decision) for n in (network, merged.network))
+        accuracies = before, after
+    carries = tuple(_carry(loaded, merged, prop, config, listen) for prop in config.prove)
+    return Condensed(layers, merged, bound, difference, accuracies, carries)
+
+
+def _carry(loaded: Loaded, merged: Merged, prop: Property, config: CondenseConfig, listen: Listener) -> Carry:
+    how = VerifyConfig(timeout=config.difference.timeout, seed=config.difference.seed)
+    return carry(loaded, _loaded(merged), prop, CarryConfig(config.difference, how), listen=listen)
 
 
 def _check(config: CondenseConfig, network: Network) -> None:
@@ -100,10 +113,15 @@ def _check(config: CondenseConfig, network: Network) -> None:
         raise NetworkError(f"to lose at most {config.lose} points needs --data with labels to count them on")
     if config.at_most is not None and config.region is None:
         raise NetworkError(f"a difference of at most {config.at_most} needs --region to certify it on")
-    if config.region is not None and config.region.inputs != network.input_size:
-        raise MismatchError(
-            f"{config.region.name} has {config.region.inputs} inputs; {network.name} has {network.input_size}"
+    if config.prove and not targets:
+        raise NetworkError(
+            f"to prove {config.prove[0].name} of a merged network, say how far to merge; else use `verify`"
         )
+    for prop in (*(() if config.region is None else (config.region,)), *config.prove):
+        if prop.inputs != network.input_size:
+            raise MismatchError(
+                f"{prop.name} has {prop.inputs} inputs; {network.name} has {network.input_size}"
+            )
 
 
 def _merged(network: Network, config: CondenseConfig, listen: Listener) -> tuple[Merged, Difference | None]:
