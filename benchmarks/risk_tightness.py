@@ -1,11 +1,12 @@
 """How tight radii are: certified over attacked, beside the published estimators and peers, in one run.
 
     python benchmarks/risk_tightness.py [--quick] [--part mnist|attacks|acasxu|all] [--images N]
-        [--networks N] [--inputs N] [--budget S] [--json FILE] [--data FOLDER]
+        [--networks N] [--piece I/N] [--inputs N] [--budget S] [--cpu] [--json FILE] [--data FOLDER]
 
 mnist: a ReLU 784-64-64-10 that this script trains (5,000 images), Linf in [0, 1]. Peers: foolbox's FMN attack
 with 1,000 steps, CLEVER and DeepQuant as published, the product of the layers' norms. attacks: FMN in three
-norms on three times the images, ours over it. acasxu: uniform points, Linf in units of each input's width.
+norms on three times the images, ours over it. acasxu: uniform points, Linf in units of each input's width;
+`--piece 2/6` measures every sixth network from the second on, `--gather FILE...` makes one table of pieces.
 Figures of mnist and acasxu are over the attacked upper bound of the same input.
 """
 
@@ -18,6 +19,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -220,7 +224,8 @@ def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str
     files = sorted((arguments.data / "acasxu" / "onnx").glob("*.onnx"))
     step = max(1, len(files) // arguments.networks)
     least, upper, crown, published, spent = [], [], [], [], []
-    for number, file in enumerate(files[::step][: arguments.networks]):
+    piece, pieces = (int(v) for v in arguments.piece.split("/"))
+    for number, file in list(enumerate(files[::step][: arguments.networks]))[piece - 1 :: pieces]:
         limits, loaded = acas_domain(arguments.data, file.stem), sutura.load(file)
         random = np.random.default_rng(number)
         x = inside(limits, limits.low + random.random((arguments.inputs, 5)) * (limits.high - limits.low))
@@ -243,14 +248,30 @@ def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str
             f"{file.stem}: {[f'{v:.3f}' for v in done[-len(x) :]]}, {spent[-1]:.1f} CPU s an input; "
             f">= 0.98 on {(done >= 0.98).mean():.1%} so far"
         )
-    up = np.array(upper)
-    rows = {
-        "branch and bound": share(np.array(least), up, float(np.mean(spent))),
-        "CROWN bisection": share(np.array(crown), up, 0.0),
-        "DeepQuant, margin (estimate)": share(np.array(published), up, 0.0),
+    return acas_table(
+        {"least": least, "upper": upper, "crown": crown, "published": published, "spent": spent}
+    )
+
+
+def acas_table(figures: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Rows of a table from the figures of each input; they stay with the rows, to be gathered."""
+    least, up, crown, published = (np.array(figures[k]) for k in ("least", "upper", "crown", "published"))
+    spent = figures["spent"]
+    rows: dict[str, Any] = {
+        "branch and bound": share(least, up, float(np.mean(spent))),
+        "CROWN bisection": share(crown, up, 0.0),
+        "DeepQuant, margin (estimate)": share(published, up, 0.0),
     }
-    rows["branch and bound"]["at_least_0.98"] = float((np.array(least) >= 0.98 * up).mean())
+    for limit in (0.98, 0.97, 0.95, 0.9):
+        rows["branch and bound"][f"at_least_{limit}"] = float((least >= limit * up).mean())
+    rows["branch and bound"]["figures"] = figures
     return rows
+
+
+def gathered(files: list[Path]) -> dict[str, dict[str, float]]:
+    """One table of several pieces."""
+    parts = [json.loads(file.read_text())["acasxu"]["branch and bound"]["figures"] for file in files]
+    return acas_table({key: [v for part in parts for v in part[key]] for key in parts[0]})
 
 
 def shown(title: str, rows: dict[str, dict[str, float]]) -> Table:
@@ -272,7 +293,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--networks", type=int, default=45)
     parser.add_argument("--inputs", type=int, default=5)
+    parser.add_argument("--piece", default="1/1", help="of the ACAS Xu networks")
+    parser.add_argument("--gather", type=Path, nargs="+", help="files of the pieces; measures nothing")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of branch and bound an input")
+    parser.add_argument(
+        "--cpu", action="store_true", help="budgets in CPU seconds: others use the machine too"
+    )
     parser.add_argument("--iterations", type=int, default=300, help="of DeepQuant's search on MNIST")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
@@ -281,6 +307,14 @@ def main() -> None:
         arguments.images, arguments.networks, arguments.inputs = 3, 2, 2
         arguments.budget, arguments.iterations = 2.0, 30
     say, found = Console(width=120), {}
+    if arguments.gather:
+        rows = gathered(arguments.gather)
+        say.print(shown("acasxu", rows))
+        say.print({k: v for k, v in rows["branch and bound"].items() if k.startswith("at_least")})
+        return
+    if arguments.cpu:
+        clock = SimpleNamespace(monotonic=time.process_time)
+        mock.patch("sutura.verdict.deadline.time", clock).start()
     for part, measure in {"mnist": mnist_rows, "attacks": attack_rows, "acasxu": acas_rows}.items():
         if arguments.part in (part, "all"):
             found[part] = measure(arguments, say)

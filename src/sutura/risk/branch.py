@@ -39,10 +39,10 @@ def narrowed(
     `limits`: the deadline, the wanted lower / upper, and how `verify` is to run. With many inputs L1 and L2
     balls stay as they are.
     """
-    deadline, tight, _ = limits
+    deadline, tight, config = limits
     if len(asked.domain.low) <= FEW_INPUTS:
         aim = goal(ball_property(asked, claimed, 0.0).cases[0].unsafe, claimed.rows.shape[2])
-        return nearest_first(seen, asked, aim, bracket, (deadline, tight))
+        return nearest_first(seen, asked, aim, bracket, (deadline, tight, config.workers))
     return _radius_by_radius(seen, asked, claimed, bracket, limits) if asked.norm == "linf" else bracket
 
 

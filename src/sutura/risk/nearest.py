@@ -13,23 +13,29 @@ from jaxtyping import Float64
 
 from sutura.bounds.region import Region
 from sutura.risk.ball import Domain, Norm, Points, distance, regions
-from sutura.risk.boundary import Asked, Found, confirmed
-from sutura.risk.model import Model
-from sutura.risk.safety import at_risk
+from sutura.risk.boundary import Asked, BoundaryConfig, Found, confirmed
+from sutura.risk.model import Model, logits
+from sutura.risk.polish import polished
+from sutura.risk.safety import at_risk, margins
+from sutura.risk.scatter import scattered_attack, walked
+from sutura.risk.shelf import Batch, put, shelf, taken, within
 from sutura.verdict.deadline import Deadline, OutOfTimeError
-from sutura.verdict.frontier import advance, together, waiting
+from sutura.verdict.frontier import Advance, Waiting, advance, together, waiting
 from sutura.verdict.goal import Goal
 from sutura.verdict.narrow import narrow
+from sutura.verdict.workers import workers
 
-CHUNK = 64
-"""Boxes halved together."""
+CHUNK, ROUND = 64, 4
+"""Boxes halved together, and how many such batches before the order is looked at again."""
+
+FIRST_WALKS, WALKS = 256, BoundaryConfig(steps=30)
+"""Each time the boxes bounded have doubled, from the first number on, walks start from where bounds of open
+boxes are lowest, and from points scattered anew."""
+
+STARTS = 32
 
 MOST_NUMBERS = 1 << 27
 """Numbers kept for open boxes at which the search stops: a gigabyte."""
-
-LARGE = 31 << 17
-"""Numbers of a block whose release tells glibc to keep blocks of up to 31 MB for reuse: fresh pages for every
-array otherwise cost more than the arithmetic on them."""
 
 ROUNDED_DOWN = 1.0 - 2.0**-30
 """Covers the float64 rounding of a distance."""
@@ -49,59 +55,90 @@ class Bracket:
 
 
 def nearest_first(
-    seen: Model, asked: Asked, aim: Goal, bracket: Bracket, until: tuple[Deadline, float]
+    seen: Model, asked: Asked, aim: Goal, bracket: Bracket, until: tuple[Deadline, float, int | None]
 ) -> Bracket:
-    """A tighter bracket of the radius of one input; `until` is the deadline and the wanted lower / upper.
+    """A tighter bracket of the radius of one input; `until` is the deadline, the wanted lower / upper, and
+    the worker threads (None: all cores), on whose number no result depends.
 
     The lower bound is sound for float32 execution, and the witness was replayed in ONNX Runtime.
     """
-    program, (deadline, tight) = seen.program, until
+    program, (deadline, tight, count) = seen.program, until
     assert program is not None
-    np.empty(LARGE)
     limit = tight * min(bracket.upper, 2.0 * asked.domain.widest * program.inputs)
-    # This box holds the ball of radius `limit` in every norm: what lies outside is farther away in each.
-    whole = regions(asked.domain, "linf", asked.centre, np.array([limit]))
-    region = Region(whole.low, whole.high)
-    most = MOST_NUMBERS // (2 * sum(program.sizes))
     try:
-        first = narrow(program, aim, region, None, deadline.check)
+        first = waiting(narrow(program, aim, _hull(asked, limit), None, deadline.check), np.ones(1))
     except OutOfTimeError:
         return bracket
-    state = waiting(first, np.ones(1))
-    far = np.zeros(len(state.region))
-    while len(far) and len(far) < most:
-        order = np.argsort(far, kind="stable") if len(far) > CHUNK else np.arange(len(far))
-        batch, rest = state.take(order[:CHUNK]), state.take(order[CHUNK:])
-        try:
-            done = advance(program, aim, batch, deadline.check)
-        except OutOfTimeError:
-            break
-        if done.stuck:
-            break
-        near = np.clip(asked.centre, done.open.region.low, done.open.region.high)
-        bracket = _witnessed(seen, asked, np.concatenate([done.corners, near]), bracket)
-        limit = min(limit, tight * bracket.upper)
-        apart = _apart(asked.domain, asked.norm, done.open.region, asked.centre)
-        state, far = together([rest, done.open]), np.concatenate([far[order[CHUNK:]], apart])
-        kept = np.flatnonzero(far < limit)
-        state, far = state.take(kept), far[kept]
-    reached = limit if not len(far) else min(limit, float(far.min()))
-    return replace(bracket, lower=max(bracket.lower, reached * ROUNDED_DOWN))
+    held, most = shelf(Batch(first, np.zeros(len(first.region)))), MOST_NUMBERS // (2 * sum(program.sizes))
+
+    bounded, next_walks = 0, FIRST_WALKS
+
+    def halved(boxes: Waiting) -> Advance:
+        return advance(program, aim, boxes, deadline.check)
+
+    with workers(count) as pool:
+        while 0 < len(held) < most:
+            nearest, rest = taken(held, CHUNK * ROUND)
+            boxes = _cut(nearest.boxes, _hull(asked, limit))
+            at = (np.arange(i, min(i + CHUNK, len(nearest))) for i in range(0, len(nearest), CHUNK))
+            try:
+                done = list(pool.map(halved, map(boxes.take, at)))
+            except OutOfTimeError:
+                break
+            if any(part.stuck for part in done):
+                break
+            opened = together([part.open for part in done])
+            near = np.clip(asked.centre, opened.region.low, opened.region.high)
+            corners = np.concatenate([part.corners for part in done])
+            bracket = _witnessed(seen, asked, np.concatenate([corners, near]), bracket)
+            bounded += sum(part.boxes for part in done)
+            if bounded >= next_walks and len(corners):
+                next_walks *= 2
+                bracket = _walked(seen, asked, corners, bracket, next_walks)
+            limit = min(limit, tight * bracket.upper)
+            far = _apart(asked.domain, asked.norm, opened.region, asked.centre)
+            held = within(put(rest, Batch(opened, far)), limit)
+    return replace(bracket, lower=max(bracket.lower, min(limit, held.nearest) * ROUNDED_DOWN))
+
+
+def _hull(asked: Asked, limit: float) -> Region:
+    """A box that holds the ball of radius `limit` in every norm: what lies outside is farther in each."""
+    whole = regions(asked.domain, "linf", asked.centre, np.array([limit]))
+    return Region(whole.low, whole.high)
+
+
+def _cut(boxes: Waiting, hull: Region) -> Waiting:
+    """The parts of boxes inside of the hull; their bounds hold there too."""
+    region = Region(np.maximum(boxes.region.low, hull.low), np.minimum(boxes.region.high, hull.high))
+    return replace(boxes, region=region)
 
 
 def _witnessed(seen: Model, asked: Asked, points: Points, bracket: Bracket) -> Bracket:
     """Look whether any of the points is at risk, and nearer than what is known."""
-    at = np.zeros(len(points), dtype=np.int64)
-    far = asked.take(at).far(points)
+    far = asked.take(np.zeros(len(points), np.int64)).far(points)
     points, far = points[far < bracket.upper], far[far < bracket.upper]
     if not len(points):
         return bracket
-    at = at[: len(points)]
-    risky = at_risk(asked.risk, seen.run(points.astype(np.float32)), asked.label[at])
+    at = np.zeros(len(points), dtype=np.int64)
+    # Only what looks to be at risk is replayed: files may take their inputs one at a time.
+    risky = at_risk(asked.risk, logits(seen, points), asked.label[at])
     if not risky.any():
         return bracket
-    better = confirmed(seen.run, asked, at[risky], points[risky], far[risky])
-    return replace(bracket, found=bracket.found.nearer(better))
+    found = bracket.found.nearer(confirmed(seen.run, asked, at[risky], points[risky], far[risky]))
+    return replace(bracket, found=found if seen.slopes is None else polished(seen, asked, found))
+
+
+def _walked(seen: Model, asked: Asked, corners: Points, bracket: Bracket, seed: int) -> Bracket:
+    """Attacks from the corners with the least margins and from scattered points."""
+    if seen.slopes is None:
+        return bracket
+    at, how = np.zeros(len(corners), dtype=np.int64), replace(WALKS, seed=seed)
+    margin = margins(asked.risk, logits(seen, corners), asked.label[at]).min(axis=1)
+    starts = corners[np.argsort(margin, kind="stable")[:STARTS]]
+    found = walked(seen, asked, starts, how).nearer(scattered_attack(seen, asked, how))
+    if found.distance[0] >= bracket.upper:
+        return bracket
+    return replace(bracket, found=bracket.found.nearer(polished(seen, asked, found)))
 
 
 def _apart(domain: Domain, norm: Norm, region: Region, centre: Points) -> Float64[np.ndarray, " batch"]:

@@ -22,7 +22,6 @@ from sutura.risk.ball import Domain, inside
 from sutura.risk.branch import FEW_INPUTS
 from sutura.risk.deepquant import values
 from sutura.risk.model import Model, model
-from sutura.risk.nearest import LARGE
 from sutura.risk.pattern import PatternConfig, pattern_search
 from sutura.risk.safety import Reachability, check_outputs
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
@@ -32,6 +31,7 @@ from sutura.verdict.narrow import narrow
 from sutura.verdict.outcome import Proved, Violated
 from sutura.verdict.search import VerifyConfig
 from sutura.verdict.verify import verify
+from sutura.verdict.workers import KEPT
 
 CHUNK = 64
 """Boxes bounded together."""
@@ -202,7 +202,7 @@ def _farthest_first(
     """Halve the boxes that may reach farthest until none passes `gap`; sound whenever it is stopped."""
     (index, sign), (extreme, width), (deadline, config), program = end, known, how, seen.program
     assert program is not None
-    np.empty(LARGE)
+    np.empty(KEPT, dtype=np.uint8)
     row = np.zeros((1, program.outputs))
     row[0, index] = -sign
     spare = config.gap * max(width, 1e-6)

@@ -67,18 +67,22 @@ def _of_one(
         return nothing_found(asked)
     at = np.zeros(len(kept), dtype=np.int64)
     nearest = confirmed(seen.run, asked, at, kept, far)
-    if seen.slopes is None:
-        return nearest
-    again = asked.take(at)
-    walked = boundary_attack(
-        seen,
-        again,
-        replace(config, walks=1),
-        known=Found(far, kept.astype(np.float32)),
-        checkpoint=checkpoint,
-    )
-    best = int(walked.distance.argmin())
-    return nearest.nearer(Found(walked.distance[best : best + 1], walked.witness[best : best + 1]))
+    return nearest if seen.slopes is None else nearest.nearer(walked(seen, asked, kept, config, checkpoint))
+
+
+def walked(
+    seen: Model,
+    asked: Asked,
+    points: Points,
+    config: BoundaryConfig,
+    checkpoint: Checkpoint = no_checkpoint,
+) -> Found:
+    """The nearest point at risk for one input that walks find, one from each point; replayed."""
+    again = asked.take(np.zeros(len(points), dtype=np.int64))
+    known = Found(again.far(points), points.astype(np.float32))
+    found = boundary_attack(seen, again, replace(config, walks=1), known=known, checkpoint=checkpoint)
+    best = int(found.distance.argmin())
+    return Found(found.distance[best : best + 1], found.witness[best : best + 1])
 
 
 def _shells(asked: Asked, reach: float, nearest: float, random: np.random.Generator) -> Points:
