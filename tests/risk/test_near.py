@@ -63,3 +63,12 @@ def test_optimised_slopes_show_at_least_what_crown_shows_and_no_sample_refutes_t
         if isinstance(risk, Adversarial):
             assert (seen.run(sample.astype(np.float32)).argmax(axis=1) == more.label).all()
     assert sum(m.lower for m in sloped) > sum(m.lower for m in crown)
+
+
+def test_cuts_close_most_of_the_gap_without_a_split():
+    net, x = dense((30, 20, 20, 3), 7), points(4, 30, 8)
+    plain = RiskConfig(estimator="none")
+    seen = prepared(net, plain)
+    crown, sloped = (quantify_all(seen, x, replace(plain, bounds=b)) for b in ("crown", "slopes"))
+    left = [sum(r.upper - r.lower for r in found) for found in (crown, sloped)]
+    assert 0 <= left[1] < 0.3 * left[0]

@@ -1,15 +1,27 @@
-"""Batches of input boxes, and of L1 and L2 balls inside them."""
+"""Batches of input boxes, and of parts of them: L1 and L2 balls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 DUAL_ROUNDED_UP = 1.0 + 2.0**-24
 """Covers the float64 rounding of a dual norm of fewer than 2^26 entries, which is relative."""
+
+
+class Part(Protocol):
+    """A part of each box of a batch."""
+
+    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " batch"] | slice) -> Part:
+        """Those of some boxes."""
+        ...
+
+    def least(self, slopes: Float64[np.ndarray, "batch rows n"]) -> Float64[np.ndarray, "batch rows"]:
+        """Minimum of slopes @ x over each part, up to float64 rounding (see `interval.charged`)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +33,7 @@ class Ball:
     radius: Float64[np.ndarray, " batch"]
     scale: Float64[np.ndarray, " n"]
 
-    def take(self, rows: Int64[np.ndarray, " k"] | slice) -> Ball:
+    def take(self, rows: Int64[np.ndarray, " k"] | Bool[np.ndarray, " batch"] | slice) -> Ball:
         """Some of the balls."""
         return Ball(self.norm, self.centre[rows], self.radius[rows], self.scale)
 
@@ -37,12 +49,13 @@ class Ball:
 class Region:
     """Closed boxes of float32 inputs, low[i] <= x <= high[i]; ends are float32 numbers held in float64.
 
-    Where there is a `ball`, the region is what each box shares with its ball. Its centre lies in the box.
+    Where there is a `ball` (or another part, see `Cut`), the region is what each box shares with it. The
+    centre of a ball lies in its box.
     """
 
     low: Float64[np.ndarray, "batch n"]
     high: Float64[np.ndarray, "batch n"]
-    ball: Ball | None = None
+    ball: Part | None = None
 
     def __len__(self) -> int:
         return len(self.low)

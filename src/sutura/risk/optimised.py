@@ -1,7 +1,8 @@
 """Certified radii by linear bounds with optimised slopes, one ball at a time, where plain CROWN ends.
 
-The slopes of alpha-CROWN (Xu et al., ICLR 2021), for the neurons' own bounds and then for what is asked. The
-box of a ball is what is bounded, so that balls of L1 and L2 gain little.
+The slopes of alpha-CROWN (Xu et al., ICLR 2021), for the neurons' own bounds and then for what is asked; what
+they leave open, cuts by planes of the output (`sutura.verdict.cutting`). The box of a ball is what is
+bounded, so that balls of L1 and L2 gain little.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from jaxtyping import Float64
 
 from sutura.bounds.ascent import Domain, plain_choice
 from sutura.bounds.condensed import Condensed, condense
-from sutura.bounds.crown import Checkpoint, crown
+from sutura.bounds.crown import Bounds, Checkpoint, crown
 from sutura.bounds.maxima import without_maxima
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
@@ -21,8 +22,9 @@ from sutura.bounds.tighten import tighten
 from sutura.risk.ball import Column, regions
 from sutura.risk.boundary import Asked
 from sutura.risk.safety import Claim
+from sutura.verdict.cutting import cut_off
 from sutura.verdict.deadline import OutOfTimeError
-from sutura.verdict.goal import Goal
+from sutura.verdict.goal import Goal, listed
 from sutura.verdict.neuron_search import LAYERS, ROOT
 from sutura.verdict.neuron_step import Leaves, Problem, bounded
 from sutura.verdict.strategy import bends
@@ -66,9 +68,36 @@ def shown_with_slopes(
         net = condense(program, region, bounds, aim.rows, checkpoint)
         bounds = tighten(program, region, bounds, net, LAYERS, checkpoint)
         net = condense(program, region, bounds, aim.rows, checkpoint)
-        roots = _roots(net, aim)
-        problem = Problem(program, region, bounds, net, aim)
-        return not len(bounded(problem, roots, (ROOT,), roots.take(slice(0, 0)), checkpoint).open)
+        mix = _still_open(Problem(program, region, bounds, net, aim), checkpoint)
+        return all(_cut_shown(program, (region, bounds), aim, weights, checkpoint) for weights in mix)
+
+
+def _still_open(problem: Problem, checkpoint: Checkpoint) -> Float64[np.ndarray, "k m"]:
+    """For each conjunction that an ascent over the whole box leaves open, the last mixture of its rows."""
+    roots = _roots(problem.net, problem.aim)
+    mix = bounded(problem, roots, (ROOT,), roots.take(slice(0, 0)), checkpoint).open.choice.mix
+    assert mix is not None
+    return mix.astype(np.float64)
+
+
+def _cut_shown(
+    program: Program,
+    scene: tuple[Region, Bounds],
+    aim: Goal,
+    weights: Float64[np.ndarray, " m"],
+    checkpoint: Checkpoint,
+) -> bool:
+    """Whether cuts refute the conjunction of these rows, or one more ascent with the bounds they leave."""
+    place = int(((weights > 0) @ aim.members.T.astype(np.float64)).argmax())
+    rows, valid = listed(aim)
+    bounds = cut_off(
+        program, aim, scene, (place, np.where(valid[place], weights[rows[place]], 0.0)), checkpoint
+    )
+    if bounds is None:
+        return True
+    one = replace(aim, members=aim.members[place : place + 1])
+    net = condense(program, scene[0], bounds, aim.rows, checkpoint)
+    return not len(_still_open(Problem(program, scene[0], bounds, net, one), checkpoint))
 
 
 def claimed_goal(claimed: Claim) -> Goal:
