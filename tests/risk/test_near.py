@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -65,10 +66,12 @@ def test_optimised_slopes_show_at_least_what_crown_shows_and_no_sample_refutes_t
     assert sum(m.lower for m in sloped) > sum(m.lower for m in crown)
 
 
-def test_cuts_close_most_of_the_gap_without_a_split():
-    net, x = dense((30, 20, 20, 3), 7), points(4, 30, 8)
-    plain = RiskConfig(estimator="none")
-    seen = prepared(net, plain)
-    crown, sloped = (quantify_all(seen, x, replace(plain, bounds=b)) for b in ("crown", "slopes"))
-    left = [sum(r.upper - r.lower for r in found) for found in (crown, sloped)]
-    assert 0 <= left[1] < 0.3 * left[0]
+def test_cuts_close_much_of_the_gap_without_a_split():
+    net, x = dense((60, 30, 30, 3), 7), points(4, 60, 8)
+    config = RiskConfig(estimator="none", bounds="slopes")
+    seen = prepared(net, config)
+    cut = quantify_all(seen, x, config)
+    with mock.patch("sutura.risk.optimised.cut_off", lambda _, __, scene, *rest: scene[1]):
+        uncut = quantify_all(seen, x, config)
+    assert all(u.lower <= c.lower <= c.upper == u.upper for u, c in zip(uncut, cut, strict=True))
+    assert sum(c.upper - c.lower for c in cut) < 0.7 * sum(u.upper - u.lower for u in uncut)
