@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from sutura.calibration.calibrate import METHODS, calibrate, split
 from sutura.calibration.config import CalibrateConfig
-from sutura.calibration.protocol import measure, shift_interval
+from sutura.calibration.protocol import measure, measure_each, shift_interval
 from sutura.calibration.shift import Shift
 from sutura.cli.app import main
 from sutura.dataset import Dataset
@@ -189,6 +189,16 @@ def test_the_protocol_pools_the_strengths_of_a_shift():
     assert found.mean.ece == pytest.approx(shift.pooled.ece)
     span = shift_interval(shift, draws=40)
     assert span.low.ece <= shift.pooled.ece <= span.high.ece
+
+
+def test_predictors_side_by_side_get_the_figures_they_get_alone():
+    data = blobs()
+    two = {"sure": sure, "even": lambda x: np.full((len(x), 3), 1 / 3)}
+    found = measure_each(two, data.x, data.y, [NOISE, NOISE], seed=3)
+    for name, predict in two.items():
+        alone = measure(predict, data.x, data.y, [NOISE, NOISE], seed=3)
+        assert (found[name].domain, found[name].mean) == (alone.domain, alone.mean)
+        assert found[name].shifts[1].pooled == alone.shifts[1].pooled
 
 
 def test_pictures_are_png():

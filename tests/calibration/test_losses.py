@@ -22,7 +22,14 @@ from sutura.calibration.falcon import (  # noqa: E402
     entropy_released,
     falcon,
 )
-from sutura.calibration.graded import GradedConfig, faded, graded, partly_shuffled, perturbed  # noqa: E402
+from sutura.calibration.graded import (  # noqa: E402
+    GradedConfig,
+    bends,
+    faded,
+    graded,
+    partly_shuffled,
+    perturbed,
+)
 from sutura.calibration.objective import (  # noqa: E402
     adversarial,
     divergence_from_even,
@@ -271,6 +278,42 @@ def test_unknown_forms_and_kinds_name_the_nearest():
         falcon(FalconConfig(form="papr"))
     with pytest.raises(CalibrationError, match="called 'block'; did you mean 'blocks'"):
         graded(GradedConfig(kinds=("block",)))
+
+
+@pytest.mark.parametrize("objective", [falcon(), falcon(FalconConfig(form="paper")), adversarial(), graded()])
+def test_titles_are_the_same_in_every_process_so_that_a_killed_run_goes_on(objective):
+    assert " at 0x" not in objective.title
+    assert objective.title
+
+
+def test_titles_tell_settings_and_spaces_apart():
+    other = falcon(FalconConfig(space=Space(lambda module, x: x, lambda module, h: h)))
+    titles = {falcon().title, falcon(FalconConfig(entropy=0.5)).title, other.title}
+    assert len(titles) == 3
+
+
+def test_bends_are_smooth_of_size_one_and_have_no_affine_part():
+    torch.manual_seed(0)
+    field = bends(5, 28, 20, torch.zeros((), dtype=torch.float64))
+    assert torch.allclose(field.square().sum(dim=1).mean(dim=(1, 2)), torch.ones(5, dtype=torch.float64))
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(20.0), indexing="ij")
+    for affine in (torch.ones(28, 20), rows, columns):
+        assert (field * affine).sum(dim=(2, 3)).abs().max() < 1e-9
+    assert field.diff(dim=2).abs().max() < 1
+    assert bends(2, 1, 20, torch.zeros(()))[:, 1].abs().max() == 0
+
+
+@pytest.mark.parametrize("shape", [(12,), (9, 7), (3, 9, 7)])
+def test_a_bend_of_strength_zero_changes_nothing_and_one_of_strength_one_does(shape):
+    torch.manual_seed(1)
+    x = torch.rand(4, *shape)
+    points, spread = perturbed(None, x, torch.zeros(4), GradedConfig(kinds=("bend",), bend=0.0))
+    assert torch.allclose(points, x, atol=1e-5)
+    assert ((spread >= 0) & (spread < 1)).all()
+    bent, _ = perturbed(None, x, torch.zeros(4), GradedConfig(kinds=("bend",)))
+    assert (bent - x).abs().flatten(1).max(dim=1).values.min() > 0.01
+    assert bent.min() >= x.min()
+    assert bent.max() <= x.max()
 
 
 def test_graded_training_learns_and_repeats_itself():

@@ -147,6 +147,18 @@ def test_a_run_goes_on_from_its_checkpoint_with_the_same_result(tmp_path, optimi
     assert train(module, data, config, checkpoint=place).resumed == 6
 
 
+def test_weights_in_another_memory_format_are_kept_too(tmp_path):
+    rng = np.random.default_rng(0)
+    data = Dataset("d.npz", rng.random((8, 2, 4, 4), dtype=np.float32), np.arange(8) % 2)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 2))
+    module = module.to(memory_format=torch.channels_last)
+    place, config = tmp_path / "run.safetensors", TrainConfig(epochs=2, batch=4)
+    first, again = (train(module, data, config, checkpoint=place) for _ in range(2))
+    assert again.resumed == 2
+    assert same(weights(first.module), weights(again.module))
+
+
 SLOW = """
 import sys, time, pathlib
 sys.path.insert(0, sys.argv[1])

@@ -36,6 +36,11 @@ class Space:
     low: float | None = 0.0
     high: float | None = 1.0
 
+    @property
+    def title(self) -> str:
+        """The same in every process, unlike the functions' own repr."""
+        return f"{self.enter.__qualname__} {self.leave.__qualname__} {self.low} {self.high}"
+
     def kept(self, h: Tensor) -> Tensor:
         """`h` within the limits."""
         return h if self.low is None and self.high is None else h.clamp(self.low, self.high)

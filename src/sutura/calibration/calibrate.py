@@ -12,9 +12,17 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import softmax
 
+from sutura.calibration.class_distance import ByClass, by_class, class_gaussians
 from sutura.calibration.config import CalibrateConfig
 from sutura.calibration.distance import ByDistance, by_distance, gaussian
-from sutura.calibration.fold import evidence_head, folded, folded_by_distance, network_scores
+from sutura.calibration.fold import (
+    evidence_head,
+    folded,
+    folded_by_class,
+    folded_by_distance,
+    network_features,
+    network_scores,
+)
 from sutura.calibration.made import Made, Predictor, Run, Samples, Source, unheard
 from sutura.calibration.noise import perturbed_samples, perturbed_validation
 from sutura.calibration.scaling import Affine, Fit, Scaling, isotonic, temperature, vector
@@ -225,14 +233,38 @@ def _scaled_by_distance(source: Source, scale: ByDistance) -> Made:
 
 
 def _graded(source: Source, data: Dataset, config: CalibrateConfig, run: Run) -> Made:
-    """Trained on a part; the rest makes scores near the data as sure as they should be in domain."""
+    """Trained on a part; the rest makes scores near their class as sure as they should be in domain."""
     require("safetensors", "torch")
     from sutura.calibration.retrain import retrained
 
     part, kept = split(data, 0.2, config.seed + 1)
     trained = retrained("graded", source, part, config, run)
-    scale = by_distance(gaussian(part.x), (kept.x, trained.scores(kept.x), _labels(kept)))
-    return _scaled_by_distance(trained, scale)
+    features = _features(trained)
+    scores = trained.scores(kept.x)
+    held = class_gaussians(features(part.x), _labels(part), scores.shape[1])
+    scale = by_class(held, scores, features(kept.x), _labels(kept))
+    return _scaled_by_class(trained, scale, features)
+
+
+def _features(source: Source) -> Predictor:
+    if source.network is not None:
+        return network_features(source.network)
+    from sutura.calibration.predict import features_of
+
+    assert source.module is not None
+    return features_of(source.module)
+
+
+def _scaled_by_class(source: Source, scale: ByClass, features: Predictor) -> Made:
+    """The source with its scores times what the distance of its features says."""
+    network, module = None, None
+    if source.network is not None:
+        network = folded_by_class(source.network, scale)
+    if source.module is not None:
+        from sutura.calibration.predict import ScaledByClass
+
+        module = ScaledByClass(source.module, scale)
+    return Made(lambda x: scale(source.scores(x), features(x)), network, module, scale)
 
 
 def _retrained(name: str) -> Callable[..., Made]:

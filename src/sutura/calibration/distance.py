@@ -32,14 +32,8 @@ VARIANCE = 0.8
 NUMBERS = 1 << 26
 """Most numbers of samples that a Gaussian is fitted to."""
 
-Ramp = tuple[float, float]
-"""Quantiles of the distances in domain: up to which an input counts as near, and from which on as far."""
-
-SPARING: Ramp = (0.5, 0.99)
-"""Hardly any sample of the domain is far: for a `far` that is much less sure."""
-
-STRICT: Ramp = (0.0, 0.9)
-"""Only what is surely of the domain is near: for scores that shift has already been taught to."""
+NEAR, FAR = 0.5, 0.99
+"""Quantiles of the distances in domain: up to the first an input is near, from the second on far."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,34 +105,28 @@ def _principal(apart: Array) -> tuple[Array, Array]:
     return values, apart.T @ (vectors / np.sqrt(np.maximum(values, 1e-300)))
 
 
-def by_distance(
-    held: Gaussian,
-    seen: Seen,
-    shifted: Seen | None = None,
-) -> ByDistance:
+def by_distance(held: Gaussian, seen: Seen, shifted: Seen) -> ByDistance:
     """Fit both factors by the negative log-likelihood; `held` was fitted to other samples than these.
 
-    `far` is fitted to `shifted` samples; without any the scores far away stay as they are. Then `near` is
-    fitted to those `seen` in domain. Raises DataError where all are equally far from the mean.
+    `far` is fitted to `shifted` samples, then `near` to those `seen` in domain. Raises DataError where all
+    are equally far from the mean.
     """
-    (x, logits, labels), ramp = seen, STRICT if shifted is None else SPARING
-    distances = held.distances(x)
-    start, end = (float(q) for q in np.quantile(distances, ramp))
+    (x, logits, labels), (away, scores, truth) = seen, shifted
+    start, end = (float(q) for q in np.quantile(held.distances(x), (NEAR, FAR)))
     if not start < end:
         raise DataError("the samples are equally far from their mean; distance needs samples that vary")
     scale = ByDistance(held, start, end, 1.0, 1.0)
-    far = 1.0
-    if shifted is not None:
-        away, scores, truth = shifted
-        share = nearness(scale, away)
-        once = _best(scores, truth, lambda factor: np.full(len(scores), factor))
-        far = _best(scores, truth, lambda factor: factor + (once - factor) * share)
+    share = nearness(scale, away)
+    once = best_factor(scores, truth, lambda factor: np.full(len(scores), factor))
+    far = best_factor(scores, truth, lambda factor: factor + (once - factor) * share)
     share = nearness(scale, x)
-    near = _best(logits, labels, lambda factor: far + (factor - far) * share)
+    near = best_factor(logits, labels, lambda factor: far + (factor - far) * share)
     return ByDistance(held, start, end, near, far)
 
 
-def _best(logits: Logits, labels: Labels, factors: Callable[[float], Float64[np.ndarray, " batch"]]) -> float:
+def best_factor(
+    logits: Logits, labels: Labels, factors: Callable[[float], Float64[np.ndarray, " batch"]]
+) -> float:
     """The factor, a temperature within the limits, of the least negative log-likelihood."""
 
     def loss(log_factor: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -110,14 +110,20 @@ def falcon(config: FalconConfig | None = None) -> Objective:
     if config.form not in ENTROPY:
         raise CalibrationError(unknown("form of FALCON", config.form, ENTROPY))
     if config.form == "released":
-        return Objective(_domain_loss(config), calibration_step(config), f"falcon {config!r}")
+        return Objective(_domain_loss(config), calibration_step(config), _title(config))
     within = _domain_loss(config)
 
     def loss(module: nn.Module, x: Tensor, y: Tensor, moment: Moment) -> Tensor:
         weight = annealed(config.adversarial, moment, config.adversarial_full)
         return within(module, x, y, moment) + weight * adversarial_term(module, x, y, config)
 
-    return Objective(loss, title=f"falcon {config!r}")
+    return Objective(loss, title=_title(config))
+
+
+def _title(config: FalconConfig) -> str:
+    """All settings; the space by its functions' names, for their repr differs from process to process."""
+    own = {each.name: getattr(config, each.name) for each in fields(config) if each.name != "space"}
+    return f"falcon {own} {config.space.title}"
 
 
 def _domain_loss(config: FalconConfig) -> Callable[[nn.Module, Tensor, Tensor, Moment], Tensor]:

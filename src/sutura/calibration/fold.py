@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from sutura.calibration.class_distance import ByClass, tables
 from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine, Scaling
 from sutura.errors import NetworkError
@@ -20,10 +21,12 @@ from sutura.network.shapes import output_shape
 
 BATCH = 500
 
-INPUT = -1
+INPUT, FEATURES = -1, -2
 
 Step = tuple[ops.Op, tuple[int, ...]]
-"""An operator, and which values it reads: 0 is the scores, k what step k gave, INPUT the network's input."""
+"""An operator, and which values it reads: 0 is the scores, k what step k gave, or INPUT or FEATURES."""
+
+Scorer = Callable[[Float32[np.ndarray, "batch *sample"]], Float64[np.ndarray, "batch classes"]]
 
 
 def scores_part(network: Network) -> Network:
@@ -44,17 +47,39 @@ def scores_part(network: Network) -> Network:
     return _digested(replace(network, nodes=body, output=closing.inputs[0]))
 
 
-def network_scores(
-    network: Network,
-) -> Callable[[Float32[np.ndarray, "batch *sample"]], Float64[np.ndarray, "batch classes"]]:
+def network_scores(network: Network) -> Scorer:
     """A function of samples: the scores, before a closing softmax, as ONNX Runtime computes them."""
-    session = open_session(write_onnx(scores_part(network)))
+    return _computed(scores_part(network))
 
-    def scores(x: Float32[np.ndarray, "batch *sample"]) -> Float64[np.ndarray, "batch classes"]:
+
+def network_features(network: Network) -> Scorer:
+    """A function of samples: what the last layer with weights reads, flattened.
+
+    Raises NetworkError where no layer has weights.
+    """
+    value, part = _features(network), scores_part(network)
+    if value == network.input:
+        return lambda x: x.reshape(len(x), -1).astype(np.float64)
+    made = [node.output for node in part.nodes].index(value)
+    return _computed(_digested(replace(part, nodes=part.nodes[: made + 1], output=value)))
+
+
+def _computed(network: Network) -> Scorer:
+    session = open_session(write_onnx(network))
+
+    def computed(x: Float32[np.ndarray, "batch *sample"]) -> Float64[np.ndarray, "batch numbers"]:
         parts = [run(session, np.ascontiguousarray(x[at : at + BATCH])) for at in range(0, len(x), BATCH)]
-        return np.concatenate(parts).astype(np.float64)
+        return np.concatenate(parts).astype(np.float64).reshape(len(x), -1)
 
-    return scores
+    return computed
+
+
+def _features(network: Network) -> str:
+    """The value that the last layer with weights reads."""
+    for node in reversed(scores_part(network).nodes):
+        if isinstance(node.op, ops.MatMul | ops.Gemm | ops.Conv):
+            return node.inputs[0]
+    raise NetworkError(f"network {shown(network.name)} has no layer with weights; name another method")
 
 
 def folded(network: Network, scaling: Scaling) -> Network:
@@ -96,6 +121,42 @@ def folded_by_distance(network: Network, scale: ByDistance) -> Network:
     return _ended(network, steps)
 
 
+def folded_by_class(network: Network, scale: ByClass) -> Network:
+    """The network with its scores times a factor that its features' distance decides; decisions stay.
+
+    Raises NetworkError where no layer has weights, or the Gaussians are not of this network's features.
+    """
+    size, classes = int(np.prod(network.shapes[_features(network)])), network.output_shape[0]
+    by, span = tables(scale), scale.end - scale.start
+    if by.squares.shape != (size, classes):
+        raise NetworkError(
+            f"network {shown(network.name)} has {size} features and {classes} classes; the Gaussians have "
+            f"{by.squares.shape[0]} and {by.squares.shape[1]}"
+        )
+    own = {name: value.astype(np.float32) for name, value in asdict(by).items()}
+    one = np.ones(classes, np.float32)
+    steps: list[Step] = [
+        (ops.Reshape((size,)), (FEATURES,)),
+        (ops.SubtractConstant(own["centre"]), (1,)),
+        (ops.Square(), (2,)),
+        (ops.MatMul(own["squares"]), (3,)),
+        (ops.Gemm(own["lines"], own["constant"]), (2,)),
+        (ops.Add(), (4, 5)),
+        (ops.Gemm(own["directions"], -own["origin"]), (2,)),
+        (ops.Square(), (7,)),
+        (ops.MatMul(own["owner"]), (8,)),
+        (ops.Subtract(), (6, 9)),
+        (ops.Softmax(), (0,)),
+        (ops.Multiply(), (10, 11)),
+        (ops.Gemm(-np.ones((classes, classes), np.float32), np.float32(scale.end / span) * one), (12,)),
+        (ops.Clip(0.0, 1.0), (13,)),
+        (ops.MultiplyConstant(np.float32(scale.near - 1) * one), (14,)),
+        (ops.AddConstant(one), (15,)),
+        (ops.Multiply(), (0, 16)),
+    ]
+    return _ended(network, steps)
+
+
 def evidence_head(network: Network) -> Network:
     """The network with evidential probabilities for its scores: alpha / sum of alpha, alpha = relu + 1.
 
@@ -124,7 +185,11 @@ def _ended(network: Network, steps: Sequence[Step]) -> Network:
     body, closing = _parts(network)
     names = _free(network, [f"{scores}.raw", *(f"calibrated.{k + 1}" for k in range(len(steps) - 1))])
     values = [*names, scores]
-    known = {INPUT: network.input, **dict(enumerate(values))}
+    known = dict(enumerate(values))
+    if any(INPUT in reads for _, reads in steps):
+        known[INPUT] = network.input
+    if any(FEATURES in reads for _, reads in steps):
+        known[FEATURES] = _features(network)
     added = [
         Node(f"calibration.{k}", op, tuple(known[i] for i in reads), values[k])
         for k, (op, reads) in enumerate(steps, 1)

@@ -1,9 +1,9 @@
 """Graded targets, our own training for probabilities that stay honest under shift.
 
 Beside each batch a perturbed copy is learned, whose targets fade from the label to an even spread as the
-perturbation grows: noise, mixing with another sample, shuffled blocks, adversarial steps. What a network
-learns is that confidence should fall with distance from the data, and it carries over to shifts of other
-kinds. None of the four moves, turns or scales an image, so training sees no affine shift.
+perturbation grows: noise, mixing with another sample, shuffled blocks, adversarial steps, bending. What a
+network learns is that confidence should fall with distance from the data, and it carries over to shifts of
+other kinds. None of them moves, turns, leans or scales an image: the affine part of a bend is taken out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sutura.errors import CalibrationError
 from sutura.training.config import unknown
 from sutura.training.train import Moment, Objective
 
-Kind = Literal["noise", "mix", "blocks", "adversary"]
+Kind = Literal["noise", "mix", "blocks", "adversary", "bend"]
 Graded = tuple[Tensor, Tensor]
 """Perturbed samples, and the share of each target that is spread evenly (0 to 1)."""
 
@@ -33,15 +33,16 @@ class GradedConfig:
 
     A perturbation of strength u in [0, 1] spreads u ** `power` of the target evenly: at 2, slight ones hardly
     any. Strength 1 is normal noise of deviation `noise`, an adversarial step of `step`, an even mix, all
-    blocks shuffled. `penalty` weighs the squared weights of the dense layers (L2). Samples are kept in
-    [`low`, `high`].
+    blocks shuffled, pixels displaced by the share `bend` of the longer side (root mean square). `penalty`
+    weighs the squared weights of the dense layers (L2). Samples are kept in [`low`, `high`].
     """
 
-    kinds: tuple[Kind, ...] = ("noise", "mix", "blocks", "adversary")
+    kinds: tuple[Kind, ...] = ("noise", "mix", "blocks", "adversary", "bend")
     weight: float = 2.0
     power: float = 2.0
     noise: float = 1.0
     step: float = 0.5
+    bend: float = 0.15
     penalty: float = 0.0
     low: float = 0.0
     high: float = 1.0
@@ -106,7 +107,7 @@ def _adversary(module: nn.Module, x: Tensor, y: Tensor, u: Tensor, config: Grade
 
 def _blocks(module: nn.Module, x: Tensor, y: Tensor, u: Tensor, config: GradedConfig) -> Tensor:
     """A share u of the blocks change places among themselves; a vector counts as an image of one row."""
-    images = x[:, None, None] if x.ndim == 2 else x if x.ndim == 4 else x.reshape(len(x), 1, *x.shape[-2:])
+    images = _images(x)
     height, width = images.shape[-2:]
     grids = [(_even(height, n), _even(width, n)) for n in (2, 4, 7, 14)]
     down, across = grids[int(torch.randint(len(grids), (1,)))]
@@ -117,6 +118,45 @@ def _blocks(module: nn.Module, x: Tensor, y: Tensor, u: Tensor, config: GradedCo
     moved = torch.gather(blocks, 1, order[:, :, None].expand_as(blocks))
     moved = moved.reshape(len(x), down, across, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
     return moved.reshape(x.shape)
+
+
+def _images(x: Tensor) -> Tensor:
+    return x[:, None, None] if x.ndim == 2 else x if x.ndim == 4 else x.reshape(len(x), 1, *x.shape[-2:])
+
+
+def _bend(module: nn.Module, x: Tensor, y: Tensor, u: Tensor, config: GradedConfig) -> Tensor:
+    """Elastic deformation by a smooth random field (Simard, Steinkraus and Platt 2003), not affine."""
+    images = _images(x)
+    height, width = images.shape[-2:]
+    field = bends(len(x), height, width, x) * config.bend * max(height, width) * _rows(u, images)
+    half = torch.tensor([max(width - 1, 1) / 2, max(height - 1, 1) / 2], dtype=x.dtype, device=x.device)
+    grid = (_places(height, width, x) + field.permute(0, 2, 3, 1)) / half
+    bent = functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+    return bent.reshape(x.shape)
+
+
+def bends(count: int, height: int, width: int, like: Tensor) -> Tensor:
+    """Random smooth displacements of pixels, right and down, as count x 2 x height x width.
+
+    Each is orthogonal to every affine map of the places, and its root mean square over the pixels is 1.
+    """
+    coarse = torch.randn(count, 2, 4, 4, dtype=like.dtype, device=like.device)
+    field = functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True).flatten(2)
+    places = _places(height, width, like).reshape(-1, 2)
+    affine = torch.cat([torch.ones_like(places[:, :1]), places], dim=1)
+    field = field - (field @ torch.linalg.pinv(affine).T) @ affine.T
+    if height == 1:
+        field = field * field.new_tensor([[1.0], [0.0]])
+    size = field.square().sum(dim=1, keepdim=True).mean(dim=2, keepdim=True).sqrt()
+    return (field / size.clamp(min=1e-12)).reshape(count, 2, height, width)
+
+
+def _places(height: int, width: int, like: Tensor) -> Tensor:
+    """Column and row of each pixel, counted from the centre: height x width x 2."""
+    rows, columns = (
+        torch.arange(n, dtype=like.dtype, device=like.device) - (n - 1) / 2 for n in (height, width)
+    )
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
 
 
 def _even(length: int, parts: int) -> int:
@@ -140,4 +180,5 @@ KINDS: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor, GradedConfig], Ten
     "mix": _mix,
     "blocks": _blocks,
     "adversary": _adversary,
+    "bend": _bend,
 }

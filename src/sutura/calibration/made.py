@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from sutura.calibration.class_distance import ByClass
 from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Scaling
 from sutura.network.graph import Network
@@ -55,4 +56,4 @@ class Made:
     predict: Predictor
     network: Network | None = None
     module: nn.Module | None = None
-    scaling: Scaling | ByDistance | None = None
+    scaling: Scaling | ByDistance | ByClass | None = None

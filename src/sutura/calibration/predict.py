@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import final
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float32, Float64
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from sutura.calibration.class_distance import ByClass, tables
 from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine
 from sutura.errors import DataError, NetworkError
@@ -21,6 +23,8 @@ Scorer = Callable[[Samples], Float64[np.ndarray, "batch classes"]]
 """Samples -> scores, or probabilities; as its maker says."""
 
 BATCH = 1000
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -124,6 +128,66 @@ class ScaledByDistance(nn.Module):
         along = (apart @ self.directions).square().sum(dim=1)
         near = (self.end + along - self.rest * apart.square().sum(dim=1)).clamp(0, 1)
         return self.module(x) * (self.far + (self.near - self.far) * near)[:, None]
+
+
+@final
+class ScaledByClass(nn.Module):
+    """A module whose scores are multiplied by a factor that the distance of its features decides."""
+
+    def __init__(self, module: nn.Module, scale: ByClass) -> None:
+        super().__init__()
+        self.module = module
+        place = next(module.parameters()).device
+        for name, value in asdict(tables(scale)).items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32, device=place))
+        self.end, self.near = scale.end / (scale.end - scale.start), scale.near
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calibrated scores."""
+        scores, features = heard(self.module, x)
+        of = dict(self.named_buffers(recurse=False))
+        u = features - of["centre"]
+        along = (u @ of["directions"] - of["origin"]).square() @ of["owner"]
+        each = u.square() @ of["squares"] + u @ of["lines"] + of["constant"] - along
+        near = (self.end - (torch.softmax(scores, dim=1) * each).sum(dim=1)).clamp(0, 1)
+        return scores * (1 + (self.near - 1) * near)[:, None]
+
+
+def heard(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores, and what the last of the layers with weights that ran was given, a row a sample.
+
+    Raises NetworkError where no such layer ran.
+    """
+    given: list[Tensor] = []
+
+    def hear(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        given[:] = arguments[:1]
+
+    layers = [part for part in module.modules() if isinstance(part, LAYERS)]
+    hooks = [part.register_forward_pre_hook(hear) for part in layers]
+    try:
+        scores = module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not given:
+        raise NetworkError(
+            f"module {type(module).__name__} has no dense or convolutional layer; name another method"
+        )
+    return scores, given[0].flatten(1)
+
+
+def features_of(module: nn.Module) -> Scorer:
+    """What the module's last layer with weights is given, in eval mode."""
+
+    def features(x: Samples) -> Float64[np.ndarray, "batch features"]:
+        module.eval()
+        place = next(module.parameters()).device
+        parts = [torch.tensor(x[at : at + BATCH], device=place) for at in range(0, len(x), BATCH)]
+        with torch.no_grad():
+            return np.concatenate([heard(module, part)[1].cpu().numpy() for part in parts]).astype(np.float64)
+
+    return features
 
 
 def module_of(given: object) -> nn.Module:

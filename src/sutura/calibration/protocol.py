@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,24 +48,43 @@ def measure(
     For each shift all samples at all its strengths are pooled and scored once; `mean` is the mean over the
     shifts, so that `mean.ece` is the "mean ECE" of FALCON. Every figure is an estimate from these samples.
     """
-    found = tuple(_under(predict, x, y, shift, seed) for shift in shifts)
+    return measure_each({"": predict}, x, y, shifts, seed=seed)[""]
+
+
+def measure_each(
+    predictors: Mapping[str, Predictor],
+    x: Samples,
+    y: Int64[np.ndarray, " batch"],
+    shifts: Sequence[Shift],
+    *,
+    seed: int = 0,
+) -> dict[str, Protocol]:
+    """As `measure`, several predictors side by side: the samples are perturbed once for all of them."""
+    domain = {name: summary(outcomes(predict(x), y)) for name, predict in predictors.items()}
+    found = [_under(predictors, x, y, shift, seed) for shift in shifts]
+    return {name: _protocol(domain[name], tuple(each[name] for each in found)) for name in predictors}
+
+
+def _protocol(domain: Scores, found: tuple[UnderShift, ...]) -> Protocol:
     rows = np.array([_row(each.pooled) for each in found])
-    return Protocol(summary(outcomes(predict(x), y)), found, Scores(*map(float, rows.mean(axis=0))))
+    return Protocol(domain, found, Scores(*map(float, rows.mean(axis=0))))
 
 
 def _under(
-    predict: Predictor, x: Samples, y: Int64[np.ndarray, " batch"], shift: Shift, seed: int
-) -> UnderShift:
-    each = [
-        outcomes(predict(shift.perturb(x, strength, seed + index)), y)
-        for index, strength in enumerate(shift.strengths)
-    ]
-    pooled = Outcomes(
-        *(
-            np.concatenate(parts)
-            for parts in zip(*((o.confidence, o.correct, o.nll, o.brier) for o in each), strict=True)
-        )
-    )
+    predictors: Mapping[str, Predictor], x: Samples, y: Int64[np.ndarray, " batch"], shift: Shift, seed: int
+) -> dict[str, UnderShift]:
+    """Every predictor under one shift."""
+    each: dict[str, list[Outcomes]] = {name: [] for name in predictors}
+    for index, strength in enumerate(shift.strengths):
+        perturbed = shift.perturb(x, strength, seed + index)
+        for name, predict in predictors.items():
+            each[name].append(outcomes(predict(perturbed), y))
+    return {name: _pooled(shift, told) for name, told in each.items()}
+
+
+def _pooled(shift: Shift, each: Sequence[Outcomes]) -> UnderShift:
+    columns = zip(*((o.confidence, o.correct, o.nll, o.brier) for o in each), strict=True)
+    pooled = Outcomes(*(np.concatenate(parts) for parts in columns))
     return UnderShift(shift, summary(pooled), tuple(map(summary, each)), pooled)
 
 

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from sutura.calibration.calibrate import METHODS, Calibrated, calibrate
+from sutura.calibration.class_distance import ByClass
 from sutura.calibration.config import CalibrateConfig
 from sutura.calibration.distance import ByDistance
 from sutura.calibration.scaling import Affine
@@ -128,6 +129,9 @@ def _body(network: Path, data: Path, found: Calibrated, files: list[str]) -> dic
     if isinstance(found.made.scaling, ByDistance):
         scale = found.made.scaling
         body["scaling"] = {"near": scale.near, "far": scale.far, "start": scale.start, "end": scale.end}
+    if isinstance(found.made.scaling, ByClass):
+        scale = found.made.scaling
+        body["scaling"] = {"near": scale.near, "far": 1.0, "start": scale.start, "end": scale.end}
     return body | {
         "held_out_samples": found.samples,
         "before": asdict(found.before),
@@ -163,5 +167,7 @@ def _show(found: Calibrated, files: list[str]) -> None:
         console.print(
             f"temperature {1 / scaling.near:.4f} near the data, {1 / scaling.far:.4f} far from them"
         )
+    if isinstance(scaling, ByClass):
+        console.print(f"temperature {1 / scaling.near:.4f} near the class that is named, 1 far from it")
     for file in files:
         console.print(f"wrote {plain(file)}")

@@ -43,7 +43,7 @@ def write(place: Path, standing: Standing, module: nn.Module, optimiser: Optimiz
                 plain[f"{index}.{name}"] = value
     note = {"run": standing.run, "losses": standing.losses, "optimiser": plain}
     header = {"format": FORMAT, "standing": json.dumps(note)}
-    write_all({place: save({k: v.detach().cpu().clone() for k, v in tensors.items()}, header)})
+    write_all({place: save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, header)})
 
 
 def read(place: Path, run: str, module: nn.Module, optimiser: Optimizer) -> Standing:
