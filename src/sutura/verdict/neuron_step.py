@@ -164,7 +164,9 @@ def bounded(
         if not len(leaves):
             break
         begin = problem.start, leaves.choice
-        found = ascend(problem.net, problem.net.blocks, leaves.domain, begin, effort, checkpoint)
+        # Bounds that cross, of an empty leaf, may be infinite.
+        with np.errstate(all="ignore"):
+            found = ascend(problem.net, problem.net.blocks, leaves.domain, begin, effort, checkpoint)
         closed = _closed(problem, leaves, found, checkpoint)
         settled += float(leaves.weight[closed].sum())
         leaves = replace(leaves, choice=found.choice, value=found.value).take(~closed)
