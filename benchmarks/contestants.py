@@ -18,8 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import sutura
+from sutura.verdict import deadline
 
 GRACE = 5.0
 """Wall seconds beyond its limit after which a peer is killed."""
@@ -81,8 +84,9 @@ def peak_mb(reset: bool = False) -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
-def sutura_tool(workers: int) -> Tool:
-    """Sutura in this process, with that many threads."""
+def sutura_tool(workers: int, cpu_limit: bool = False) -> Tool:
+    """Sutura in this process, with that many threads; with `cpu_limit` its limit counts CPU seconds."""
+    clock = time.process_time if cpu_limit else time.monotonic
 
     def ask(network: Path, wanted: Path, limit: float) -> Answer:
         peak_mb(reset=True)
@@ -90,7 +94,8 @@ def sutura_tool(workers: int) -> Tool:
         try:
             loaded, asked = sutura.load(network), sutura.read_property(wanted)
             read = cpu() - started
-            outcome = sutura.verify(loaded, asked, sutura.VerifyConfig(timeout=limit, workers=workers))
+            with patch.object(deadline, "time", SimpleNamespace(monotonic=clock)):
+                outcome = sutura.verify(loaded, asked, sutura.VerifyConfig(timeout=limit, workers=workers))
             verdict, boxes = WORDS[type(outcome.verdict).__name__], outcome.account.boxes
             reason = getattr(outcome.verdict, "reason", "")
         except sutura.SuturaError as error:
@@ -150,7 +155,7 @@ def _run(command: Sequence[str], limit: float) -> tuple[str, str, float | None]:
 
 def tools(arguments: argparse.Namespace) -> dict[str, Tool]:
     """Sutura, and the peers that the command line names."""
-    found = {"sutura": sutura_tool(arguments.workers)}
+    found = {"sutura": sutura_tool(arguments.workers, arguments.cpu_limit)}
     if arguments.marabou:
         found["maraboupy"] = peer_tool((arguments.marabou, "-c", MARABOU))
     for name, executable in (peer.split("=", 1) for peer in arguments.peer):
@@ -164,6 +169,9 @@ def options(description: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--timeout", type=float, help="wall seconds an instance, if fewer than on record")
+    parser.add_argument(
+        "--cpu-limit", action="store_true", help="sutura's limit counts its CPU seconds: for a busy machine"
+    )
     parser.add_argument("--workers", type=int, default=1, help="threads of sutura (default 1)")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument(

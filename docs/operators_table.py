@@ -19,6 +19,9 @@ where all inputs are constants, which are folded away on reading. *certified* op
 checker; in a network with others every region that is repaired gets an output gate, which needs no bound.
 `sutura inspect` says of any file which nodes are supported and why others are not.
 
+Not supported, and said of every such node when a file is loaded: MatMul of two activations (attention), and
+constants as long as the batch (a class token). Vision transformers are refused for both.
+
 | operator | as | certified |
 |---|---|---|
 """

@@ -131,6 +131,21 @@ def test_all_unsupported_nodes_at_once():
     assert report.nodes[1].reason.startswith("not examined")
 
 
+def test_products_of_activations_are_told_behind_other_unsupported_nodes():
+    nodes = [
+        node("MatMul", "x x", "p"),
+        node("Erf", "x", "a"),
+        node("MatMul", "a a", "b"),
+        node("Shape", "a", "s"),
+        node("MatMul", "a s", "c"),
+        node("Add", "b c", "d"),
+        node("Add", "d p", "y"),
+    ]
+    with pytest.raises(NetworkError, match=r"3 of 7 nodes") as told:
+        parse_onnx(model(nodes), "net.onnx")
+    assert str(told.value).count("multiplies two activations") == 2
+
+
 def test_inspection_counts():
     report = inspect_onnx(mlp(), "net.onnx")
     assert report.supported

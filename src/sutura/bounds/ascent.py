@@ -11,7 +11,7 @@ An estimate: `leaf` evaluates the same choice soundly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -29,6 +29,12 @@ Picked = Int64[np.ndarray, " k"] | Bool[np.ndarray, " batch"] | slice
 MEMORY = 0.9, 0.99
 """Decay of Adam's means of gradients and of their squares."""
 
+GENTLE = 0.25
+"""Steps for a neuron with a curve, as a share of those with a kink: its lines move away as they turn."""
+
+Moments = tuple[tuple[Rows, Rows], ...]
+Units = Float32[np.ndarray, "2 batch 1"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Domain:
@@ -45,35 +51,48 @@ class Domain:
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """What the ascent is free to choose: where in their ranges the slopes lie (0 to 1), multipliers, and
-    which mixture of the asked rows is bounded (weights of sum one; those that are zero stay so)."""
+    which mixture of the asked rows is bounded (weights of sum one; those that are zero stay so), and how
+    much of the start's `aid` is added (none is negative)."""
 
     lower: Rows
     upper: Rows
     pull: Rows
     mix: Float32[np.ndarray, "batch r"] | None = None
+    lean: Column | None = None
 
     def take(self, rows: Picked) -> Choice:
         """That of some of the subproblems."""
         mix = None if self.mix is None else self.mix[rows]
-        return Choice(self.lower[rows], self.upper[rows], self.pull[rows], mix)
+        lean = None if self.lean is None else self.lean[rows]
+        return Choice(self.lower[rows], self.upper[rows], self.pull[rows], mix, lean)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
     """The rows to bound: inputs . x + neurons . f(z) + constant, over the first neurons of the network.
 
-    One for each subproblem, or those that each subproblem mixes.
+    One for each subproblem, or those that each subproblem mixes. `aid` holds a row for each subproblem that
+    is not positive at any point of interest, so that any multiple of it may be added.
     """
 
     inputs: Rows
     neurons: Rows
     constant: Column
+    aid: Start | None = None
 
-    def mixed(self, mix: Float32[np.ndarray, "batch r"] | None) -> Start:
-        """The rows of each subproblem."""
-        if mix is None:
+    def chosen(self, choice: Choice) -> Start:
+        """The row of each subproblem."""
+        if choice.mix is not None:
+            return Start(choice.mix @ self.inputs, choice.mix @ self.neurons, choice.mix @ self.constant)
+        if self.aid is None or choice.lean is None:
             return self
-        return Start(mix @ self.inputs, mix @ self.neurons, mix @ self.constant)
+        lean = choice.lean[:, None]
+        rows = self.inputs + lean * self.aid.inputs, self.neurons + lean * self.aid.neurons
+        return Start(*rows, self.constant + choice.lean * self.aid.constant)
+
+    def height(self, x: Rows, f: Rows) -> Column:
+        """Of each subproblem's row, at a point."""
+        return (self.inputs * x).sum(axis=1) + (self.neurons * f).sum(axis=1) + self.constant
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +179,7 @@ def evaluate(
     between: tuple[Range, Range] | None = None,
 ) -> Pass:  # fmt: skip
     """Lower bounds of the rows of `start` for one choice. An estimate: float32, without execution error."""
-    start = start.mixed(choice.mix)
+    start = start.chosen(choice)
     below, above = between or ranges(blocks, domain)
     slopes = below.slope(choice.lower), above.slope(choice.upper)
     offsets, contacts = _lines(blocks, domain, slopes, (below.offset, above.offset))
@@ -224,31 +243,58 @@ def ascend(
     start, choice = begin
     between = ranges(blocks, domain)
     free = [b.most - b.least for b in between]
-    lower, upper, pull = choice.lower, choice.upper, choice.pull
-    moments = [np.zeros_like(v) for v in (lower, upper, pull) * 2]
+    moments: Moments = ()
+    gentle = _gentle(blocks, domain)
     best: Ascent | None = None
-    mix, pace, scale = choice.mix, effort.pace, np.ones((len(choice.lower), 1), np.float32)
+    pace, units = effort.pace, np.ones((2, len(choice.lower), 1), np.float32)
     for count in range(1, effort.steps + 2):
         checkpoint()
-        tried = Choice(lower, upper, pull, mix)
-        passed = evaluate(net, blocks, domain, tried, start, between)
+        passed = evaluate(net, blocks, domain, choice, start, between)
         x, z, f = attained(net, blocks, passed)
-        here = Ascent(passed.value, tried, passed.neurons, x, z, f)
+        here = Ascent(passed.value, choice, passed.neurons, x, z, f)
         best = here if best is None else _better(best, here)
         if count > effort.steps:
             break
-        if count == 1 and z.shape[1]:
-            scale = np.maximum(abs(passed.neurons).mean(axis=1, keepdims=True), 1e-12)
-        slopes = _gradients(passed, z, free, pull, domain)
-        steps = [_adam(moments, k, slope, count) * pace for k, slope in enumerate(slopes)]
-        lower, upper = np.clip(lower + steps[0], 0, 1), np.clip(upper + steps[1], 0, 1)
-        moved = pull + steps[2] * scale
-        # A multiplier stops at zero, where the bound has a kink, before it changes sign.
-        pull = np.where(moved * pull < 0, 0, moved)
-        mix = _remixed(mix, start, x, f, 4.0 * pace)
+        if count == 1:
+            units = _units(net, passed)
+        slopes = _gradients(passed, z, free, choice.pull, domain)
+        if start.aid is not None:
+            slopes = (*slopes, start.aid.height(x, f)[:, None])
+        steps, moments = _adam(moments, slopes, count)
+        mix = _remixed(choice.mix, start, x, f, 4.0 * pace)
+        steps = [pace * s for s in (*(gentle * s for s in steps[:3]), *steps[3:])]
+        choice = _moved(replace(choice, mix=mix), steps, units)
         pace *= effort.decay
     assert best is not None
     return best
+
+
+def _gentle(blocks: Sequence[Block], domain: Domain) -> Float32[np.ndarray, " n"]:
+    """How long each neuron's steps are."""
+    lengths = np.ones(domain.low.shape[1], np.float32)
+    for block in blocks:
+        if type(block.op) in CURVES:
+            lengths[block.span] = GENTLE
+    return lengths
+
+
+def _units(net: Condensed, passed: Pass) -> Units:
+    """A neuron's usual coefficient, and what the row varies by directly."""
+    usual = abs(passed.neurons).mean(axis=1, keepdims=True) if passed.neurons.shape[1] else 1.0
+    reach = (abs(passed.inputs) @ net.radius)[:, None]
+    return np.stack([np.maximum(usual, np.float32(1e-12)) + np.zeros_like(reach), reach])
+
+
+def _moved(choice: Choice, steps: Sequence[Rows], units: Units) -> Choice:
+    """The choice after steps of the slopes in their ranges and of the multipliers in their units."""
+    pull = choice.pull + steps[2] * units[0]
+    # A multiplier stops at zero, where the bound has a kink, before it changes sign.
+    pull = np.where(pull * choice.pull < 0, 0, pull)
+    ends = np.clip(choice.lower + steps[0], 0, 1), np.clip(choice.upper + steps[1], 0, 1)
+    lean = choice.lean
+    if lean is not None and len(steps) > 3:
+        lean = np.maximum(lean + (steps[3] * units[1])[:, 0], 0)
+    return Choice(*ends, pull, choice.mix, lean)
 
 
 def _remixed(
@@ -264,9 +310,8 @@ def _remixed(
     return moved / moved.sum(axis=1, keepdims=True)
 
 
-def _gradients(
-    passed: Pass, z: Rows, free: Sequence[Rows], pull: Rows, domain: Domain
-) -> tuple[Rows, Rows, Rows]:
+def _gradients(passed: Pass, z: Rows, free: Sequence[Rows], pull: Rows, domain: Domain) -> tuple[Rows, ...]:
+    """Of slopes below, slopes above, and multipliers."""
     positive = np.maximum(passed.neurons, 0)
     negative = passed.neurons - positive
     short, over = domain.low - z, domain.high - z
@@ -279,12 +324,16 @@ def _gradients(
     )
 
 
-def _adam(moments: list[Rows], k: int, slope: Rows, count: int) -> Rows:
+def _adam(moments: Moments, slopes: Sequence[Rows], count: int) -> tuple[list[Rows], Moments]:
+    """Steps of length about one, and the running means of gradients and of their squares."""
     first, second = MEMORY
-    moments[k] = first * moments[k] + (1 - first) * slope
-    moments[k + 3] = second * moments[k + 3] + (1 - second) * slope * slope
-    mean, square = moments[k] / (1 - first**count), moments[k + 3] / (1 - second**count)
-    return mean / (np.sqrt(square) + 1e-12)
+    known = moments or tuple((np.zeros_like(s), np.zeros_like(s)) for s in slopes)
+    later = tuple(
+        (first * m + (1 - first) * s, second * v + (1 - second) * s * s)
+        for (m, v), s in zip(known, slopes, strict=True)
+    )
+    scale = 1 - first**count, 1 - second**count
+    return [m / scale[0] / (np.sqrt(v / scale[1]) + 1e-12) for m, v in later], later
 
 
 def _better(best: Ascent, here: Ascent) -> Ascent:
@@ -300,6 +349,7 @@ def _better(best: Ascent, here: Ascent) -> Ascent:
     ours, theirs = here.choice, best.choice
     mix = None if ours.mix is None or theirs.mix is None else pick(ours.mix, theirs.mix)
     kept = pick(ours.lower, theirs.lower), pick(ours.upper, theirs.upper), pick(ours.pull, theirs.pull)
-    choice = Choice(*kept, mix)
+    lean = None if ours.lean is None or theirs.lean is None else np.where(won, ours.lean, theirs.lean)
+    choice = Choice(*kept, mix, lean)
     rest = (pick(getattr(here, n), getattr(best, n)) for n in ("neurons", "inputs", "z", "f"))
     return Ascent(np.where(won, here.value, best.value), choice, *rest)

@@ -277,9 +277,8 @@ def backward(
             constant = constant + a @ layer.bias
             loss = loss + interval.dot(abs(a), error)
             for source, weight in zip(layer.sources, layer.weights, strict=True):
-                _accumulate(
-                    coefficients, source, (a.reshape(-1, a.shape[2]) @ weight).reshape(*a.shape[:2], -1)
-                )
+                read = _times(a.reshape(-1, a.shape[2]), weight)
+                _accumulate(coefficients, source, read.reshape(*a.shape[:2], -1))
             continue
         watch(at, a)
         s = layer.source
@@ -296,6 +295,14 @@ def backward(
         least = np.fmax(least, region.ball.least(slopes))
     low = constant + least - SLACK * loss
     return np.where(np.isnan(low), -np.inf, low - 2.0**-50 * abs(low)), slopes
+
+
+def _times(rows: Float64[np.ndarray, "r n"], weight: np.ndarray | csr_array) -> Float64[np.ndarray, "r m"]:
+    """rows @ weight. Neighbours in a convolution see a part of what it reads: only that is passed."""
+    if not issparse(weight):
+        return rows @ weight
+    seen = np.flatnonzero(rows.any(axis=0))
+    return rows[:, seen] @ csr_array(weight)[seen] if 2 * len(seen) < rows.shape[1] else rows @ weight
 
 
 def _accumulate(coefficients: dict[int, Rows], source: int, rows: Rows) -> None:

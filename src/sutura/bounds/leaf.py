@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from sutura.bounds import interval
 from sutura.bounds.ascent import Choice, Domain, ranges
@@ -39,6 +39,34 @@ class Place:
     net: Condensed
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """rows @ output <= limits, one inequality a subproblem, at all points of interest. `absolute` are sums of
+    the absolute parts that the rows were rounded from, so many `terms` each; limits are rounded up."""
+
+    rows: Float64[np.ndarray, "batch outputs"]
+    absolute: Float64[np.ndarray, "batch outputs"]
+    limits: Column
+    terms: int
+
+    def take(self, rows: Int64[np.ndarray, " k"]) -> Given:
+        """Those of some of the subproblems."""
+        return Given(self.rows[rows], self.absolute[rows], self.limits[rows], self.terms)
+
+    def scaled(self, factor: Column) -> Given:
+        """Each inequality times a factor that is not negative."""
+        limits = factor * self.limits
+        wide = factor[:, None]
+        return Given(wide * self.rows, wide * self.absolute, limits + 1e-15 * abs(limits), self.terms + 1)
+
+
+def mixed(mix: Rows, rows: Rows, bounds: Float64[np.ndarray, " m"]) -> Given:
+    """Mixtures of inequalities rows @ output <= bounds."""
+    size = abs(mix)
+    limits = mix @ bounds + 1e-14 * (size @ abs(bounds))
+    return Given(mix @ rows, size @ abs(rows), limits, len(rows))
+
+
 def sound_outputs(
     place: Place,
     domain: Domain,
@@ -53,10 +81,15 @@ def sound_outputs(
     assert choice.mix is not None
     mix = choice.mix.astype(np.float64)
     at = len(place.program.layers)
+    lost = _rounded_off(place, abs(mix) @ abs(rows), len(rows))
+    return sound_values(place, domain, choice, (at, mix @ rows), checkpoint) - lost
+
+
+def _rounded_off(place: Place, absolute: Rows, terms: int) -> Column:
+    """What rows of the output lose where they were rounded from sums of so many terms."""
+    at = len(place.program.layers)
     size = interval.magnitude(place.bounds.low[at], place.bounds.high[at])[0]
-    rounded = 2.0 * gamma(interval.terms(place.program) + len(rows), UNIT64)
-    lost = (abs(mix) @ abs(rows)) @ size * rounded
-    return sound_values(place, domain, choice, (at, mix @ rows), checkpoint) - SLACK * lost
+    return SLACK * (absolute @ size) * 2.0 * gamma(interval.terms(place.program) + terms, UNIT64)
 
 
 def sound_values(
@@ -65,32 +98,39 @@ def sound_values(
     choice: Choice,
     start: tuple[int, Rows],
     checkpoint: Checkpoint = no_checkpoint,
+    given: Given | None = None,
 ) -> Column:
     """Lower bounds of rows[i] . value k in each subproblem, for start = (k, rows), the rows taken as exact.
 
-    Sound for float32 execution; infinite where a subproblem is empty.
+    Sound for float32 execution, of points where what is `given` holds; infinite where a subproblem is empty.
     """
     at, rows = start
     most = max(1, ENTRIES // max(place.program.sizes))
     found: list[Column] = []
+    last = len(place.program.layers)
     for first in range(0, len(rows), most):
         checkpoint()
         part = slice(first, first + most)
-        kept, chosen = domain.take(part), choice.take(part)
+        kept, chosen, begin = domain.take(part), choice.take(part), {at: rows[part]}
+        if given is not None:
+            begin[last] = given.rows[part] + begin.get(last, 0.0)
         with np.errstate(all="ignore"):
-            value = _backward(place, *_narrowed(place, at, kept, chosen), (at, rows[part]))
+            value = _backward(place, *_narrowed(place, max(begin), kept, chosen), begin)
+            if given is not None:
+                value = value - given.limits[part] - _rounded_off(place, given.absolute[part], given.terms)
+                value = np.where(np.isnan(value), -np.inf, value - 2.0**-50 * abs(value))
         found.append(np.where((kept.low > kept.high).any(axis=1), np.inf, value))
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def _backward(place: Place, bounds: Bounds, pulls: Mapping[int, Rows], start: tuple[int, Rows]) -> Column:
+def _backward(place: Place, bounds: Bounds, pulls: Mapping[int, Rows], start: Mapping[int, Rows]) -> Column:
     """As `crown.backward`, one row a subproblem, with multipliers: so much of the coefficient of each entry
     that an activation reads is bounded by the entry's own interval. Not-a-number gives minus infinity."""
     program, region = place.program, place.region
-    flowing = {start[0]: start[1]}
-    constant, loss = np.zeros(len(start[1])), np.zeros(len(start[1]))
+    flowing, count = dict(start), len(next(iter(start.values())))
+    constant, loss = np.zeros(count), np.zeros(count)
     rounded = gamma(interval.terms(program), UNIT64)
-    for at in range(start[0], 0, -1):
+    for at in range(max(start), 0, -1):
         a = flowing.pop(at, None)
         if a is None:
             continue

@@ -119,12 +119,13 @@ def support(curve: Curve, slope: Array, low: Array, high: Array, sign: float) ->
     With sign -1 the line above, by the curve's symmetry: f(-x) = constant - f(x). The line touches at an end
     or where the curve has its slope on the convex side: value - slope x has no other minimum.
     """
-    inside = np.clip(sign * curve.point(np.maximum(slope, 1e-30)), low, high)
-    points = (low, high, inside)
-    gaps = np.stack([sign * (curve.value(p) - slope * p) for p in points])
-    best = gaps.argmin(axis=0)[None]
-    touch = np.take_along_axis(np.stack(points), best, axis=0)[0]
-    return sign * np.take_along_axis(gaps, best, axis=0)[0], touch
+    touch = np.clip(sign * curve.point(np.maximum(slope, 1e-30)), low, high)
+    gap = sign * (curve.value(touch) - slope * touch)
+    for end in (low, high):
+        other = sign * (curve.value(end) - slope * end)
+        touch = np.where(other < gap, end, touch)
+        gap = np.minimum(gap, other)
+    return sign * gap, touch
 
 
 def sound_lines(op: Any, low: Wide, high: Wide, lower_slope: Wide, upper_slope: Wide) -> Lines:

@@ -175,7 +175,10 @@ def _filled(call: Call) -> np.ndarray:
     if target is None or not isinstance(value, np.ndarray) or value.size != 1:
         raise NetworkError("needs a constant shape and a value of one number")
     if BATCH in target:
-        raise NetworkError("makes a constant as long as the batch, which is not supported")
+        raise NetworkError(
+            "makes a constant as long as the batch (a class token), which is not supported; "
+            "export with batch axis 1"
+        )
     return np.full(_checked(target), value.reshape(())[()], dtype=value.dtype)
 
 

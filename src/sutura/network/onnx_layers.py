@@ -128,7 +128,12 @@ def _softmax(call: Call) -> Reading:
     return Applied((value,), (ops.Softmax(),))
 
 
+TWO_ACTIVATIONS = "multiplies two activations, as attention does, which is not supported"
+
+
 def _matmul(call: Call) -> Reading:
+    if isinstance(call.input(0), Activation) and isinstance(call.input(1), Activation):
+        raise NetworkError(TWO_ACTIVATIONS)
     return Applied((call.activation(),), (ops.MatMul(call.weight(1)),))
 
 

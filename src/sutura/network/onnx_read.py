@@ -25,7 +25,7 @@ from sutura.network.cost import macs
 from sutura.network.graph import Network, Node, Shape
 from sutura.network.onnx_file import OnnxFile, Statement, open_file, whole
 from sutura.network.onnx_fold import FOLDS, fold
-from sutura.network.onnx_layers import LAYERS
+from sutura.network.onnx_layers import LAYERS, TWO_ACTIVATIONS
 from sutura.network.onnx_layout import LAYOUT
 from sutura.network.onnx_tensor import Unreadable
 from sutura.network.onnx_value import Activation, Applied, Call, Constant, Reading, Value
@@ -122,11 +122,16 @@ def walk(file: OnnxFile) -> tuple[Step, ...]:
     }
     known[file.input] = Activation(file.input, file.sample)
     steps: list[Step] = []
+    moving = {file.input}
     folded, elements, work = 0, math.prod(file.sample), 0
     for statement in file.statements:
         if not needed.intersection(filter(None, statement.outputs)):
             continue
         step = _step(statement, file, known, needed)
+        if step.value is None and not step.reason:
+            step = replace(step, reason=_foreseen(statement, moving))
+        if statement.operator != "Shape" and not moving.isdisjoint(statement.inputs):
+            moving.update(statement.outputs)
         steps.append(step)
         for index, output in enumerate(statement.outputs):
             known[output] = step.value if index == 0 else step.others.get(output)
@@ -135,6 +140,12 @@ def walk(file: OnnxFile) -> tuple[Step, ...]:
         work += sum(macs(node.op, step.shapes[node.output]) for node in step.nodes)
         _check_budget(statement, folded, elements, work)
     return tuple(steps)
+
+
+def _foreseen(statement: Statement, moving: Set[str]) -> str:
+    """Why a node could not be supported whatever its unknown inputs were; `moving` depend on the input."""
+    two = len(statement.inputs) > 1 and all(name in moving for name in statement.inputs[:2])
+    return TWO_ACTIVATIONS if statement.operator == "MatMul" and two else ""
 
 
 def _check_budget(statement: Statement, folded: int, elements: int, work: int) -> None:

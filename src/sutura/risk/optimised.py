@@ -25,7 +25,7 @@ from sutura.risk.safety import Claim
 from sutura.verdict.cutting import cut_off
 from sutura.verdict.deadline import OutOfTimeError
 from sutura.verdict.goal import Goal, listed
-from sutura.verdict.neuron_search import LAYERS, ROOT
+from sutura.verdict.neuron_roots import LAYERS, ROOT
 from sutura.verdict.neuron_step import Leaves, Problem, bounded
 from sutura.verdict.strategy import bends
 
@@ -113,4 +113,4 @@ def _roots(net: Condensed, aim: Goal) -> Leaves:
     domain = Domain(np.repeat(net.low[None], count, axis=0), np.repeat(net.high[None], count, axis=0))
     choice = replace(plain_choice(net.blocks, domain), mix=mix.astype(np.float32))
     least, share = np.full(count, -np.inf, np.float32), np.full(count, 1.0 / count)
-    return Leaves(domain, choice, least, share, np.full((count, 1), -1))
+    return Leaves(domain, choice, least, share, np.full((count, 1), -1), np.full(count, -np.inf))

@@ -34,22 +34,33 @@ def splittable(blocks: Sequence[Block], domain: Domain) -> Bool[np.ndarray, "bat
 def candidates(net: Condensed, domain: Domain, found: Ascent) -> Int64[np.ndarray, "batch k"]:
     """The neurons whose relaxation costs most: at the point where the bound is attained, and by the offset of
     the line used (the intercept score of Bunel et al. 2020). NONE fills up."""
-    gap, intercept = np.zeros_like(found.z), np.zeros_like(found.z)
+    gap = np.zeros_like(found.z)
     for block in net.blocks:
         span = block.span
-        low, high, g = domain.low[:, span], domain.high[:, span], found.neurons[:, span]
-        z = np.clip(found.z[:, span], low, high)
-        gap[:, span] = g * (ACTIVATIONS[type(block.op)](z, block.op) - found.f[:, span])
-        lines = LINES[type(block.op)](low.astype(np.float64), high.astype(np.float64), block.op)
-        intercept[:, span] = np.maximum(-g, 0) * lines.upper_offset
-        if not isinstance(block.op, PIECEWISE_LINEAR):
-            lower = 0.0 if lines.lower_offset is None else lines.lower_offset
-            intercept[:, span] = abs(g) * (lines.upper_offset - lower)
+        z = np.clip(found.z[:, span], domain.low[:, span], domain.high[:, span])
+        curve = ACTIVATIONS[type(block.op)](z, block.op)
+        gap[:, span] = found.neurons[:, span] * (curve - found.f[:, span])
     can = splittable(net.blocks, domain)
     if not can.shape[1]:
         return np.full((len(can), 1), NONE)
-    best = [_top(np.where(can, score, -np.inf)) for score in (gap, intercept)]
+    scores = gap, intercepts(net.blocks, domain, found.neurons)
+    best = [_top(np.where(can, score, -np.inf)) for score in scores]
     return _distinct(np.concatenate(best, axis=1))
+
+
+def intercepts(blocks: Sequence[Block], domain: Domain, coefficients: Rows, either: bool = False) -> Rows:
+    """What the offsets of the lines around each neuron cost a bound in which f(z) has these coefficients."""
+    cost = np.zeros_like(coefficients)
+    for block in blocks:
+        span = block.span
+        low, high = (v[:, span].astype(np.float64) for v in (domain.low, domain.high))
+        lines, g = LINES[type(block.op)](low, high, block.op), coefficients[:, span]
+        if isinstance(block.op, PIECEWISE_LINEAR):
+            cost[:, span] = (abs(g) if either else np.maximum(-g, 0)) * lines.upper_offset
+        else:
+            lower = 0.0 if lines.lower_offset is None else lines.lower_offset
+            cost[:, span] = abs(g) * (lines.upper_offset - lower)
+    return cost
 
 
 def _top(score: Rows) -> Int64[np.ndarray, "batch k"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -10,20 +11,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from sutura.bounds.ascent import Domain, Effort, plain_choice
-from sutura.bounds.condensed import condense
-from sutura.bounds.crown import Bounds, Checkpoint, crown, lower_planes
+from sutura.bounds.crown import crown, lower_planes
 from sutura.bounds.maxima import without_maxima
 from sutura.bounds.program import Program
 from sutura.bounds.region import Region
-from sutura.bounds.tighten import tighten
 from sutura.progress import Listener, Progress, silent
 from sutura.property.spec import Property, unsafe_mask
 from sutura.verdict.deadline import Deadline, OutOfTimeError, within
 from sutura.verdict.descent import Descent, Wanted, descend, starts
-from sutura.verdict.goal import Goal, goal, refuted
+from sutura.verdict.goal import goal
 from sutura.verdict.linear_leaf import Settled, settle
-from sutura.verdict.neuron_step import Advance, Leaves, Problem, advance, bounded, join
+from sutura.verdict.neuron_roots import Stage, open_mix, stages
+from sutura.verdict.neuron_step import Advance, Leaves, Problem, advance, join
 from sutura.verdict.outcome import Account, Outcome, Proved, Unknown, Verdict, Violated
 from sutura.verdict.replay import Runner, replay
 from sutura.verdict.search import VerifyConfig, check_fit
@@ -34,10 +33,6 @@ BATCH = 64
 
 ROUND = 2
 """Batches taken from the stack at once. Both are fixed: results do not depend on the number of workers."""
-
-ROOT = Effort(steps=30, pace=0.15, decay=0.95)
-LAYERS = Effort(steps=8, pace=0.2, decay=0.85)
-"""Ascents for the asked rows and for the neurons' own bounds."""
 
 NO_POINT = (
     "no float32 input lies exactly in the box, so there is no witness; float32 inputs beside it, to which "
@@ -56,21 +51,32 @@ FROM_LEAVES, EVERY = Descent(steps=10, pace=0.1), 8
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Running figures of a search; `bound` is the least margin certified for a whole box that stays open."""
+    """Running figures of a search; `bound` is the least margin certified for what stays open: infinite where
+    nothing does, minus infinity where nothing is known of it."""
 
     bounded: int = 0
     settled: float = 0.0
-    bound: float | None = None
+    bound: float = math.inf
     batch: int = BATCH
+
+    @property
+    def known_bound(self) -> float | None:
+        """The bound, where there is one."""
+        return self.bound if math.isfinite(self.bound) else None
 
     def after(self, bounded: int, settled: float) -> Tally:
         """With more done."""
         return replace(self, bounded=self.bounded + bounded, settled=self.settled + settled)
 
+    def raised(self, bound: float) -> Tally:
+        """With another bound of what is left open, or of less, where it is better."""
+        return replace(self, bound=max(self.bound, bound))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """What every part of a search needs; `inside` is the case's `float32_inside`."""
+    """What every part of a search needs; `inside` is the case's `float32_inside`, `holds_point`
+    whether that truly lies in its box."""
 
     runner: Runner
     prop: Property
@@ -80,6 +86,7 @@ class Run:
     pool: Executor
     listen: Listener
     inside: tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]
+    holds_point: bool
 
     def shown(self, points: Float64[np.ndarray, "k inputs"]) -> Violated | Unknown | None:
         """What the points show: a violation, or that neither verdict can be reached, or nothing."""
@@ -88,9 +95,9 @@ class Run:
         witness = replay(self.runner, self.prop, self.case, points, self.inside)
         if witness is not None:
             return Violated(witness)
-        case = self.prop.cases[self.case]
-        if case.box.contains(self.inside[0]):
+        if self.holds_point:
             return None
+        case = self.prop.cases[self.case]
         near = np.clip(points.astype(np.float32), *self.inside)
         return Unknown(NO_POINT) if unsafe_mask(case, self.runner(near)).any() else None
 
@@ -114,17 +121,16 @@ def decide_by_neurons(
     whole = without_maxima(program)
     with workers(config.workers) as pool:
         for case in range(len(prop.cases)):
-            run = Run(
-                runner, prop, case, config, deadline, pool, listen, prop.cases[case].box.float32_inside()
-            )
+            inside = prop.cases[case].box.float32_inside()
+            holds_point = prop.cases[case].box.contains(inside[0])
+            run = Run(runner, prop, case, config, deadline, pool, listen, inside, holds_point)
             found, tally = _decide_case(whole, run, tally)
             if isinstance(found, Violated):
                 verdict = found
                 break
             verdict = verdict if isinstance(found, Proved) else found
-    share, bound = tally.settled / max(1, len(prop.cases)), tally.bound
-    bound = None if isinstance(verdict, Proved) else bound
-    return Outcome(verdict, Account(tally.bounded, share, time.monotonic() - started, bound, tally.batch))
+    share, spent = tally.settled / max(1, len(prop.cases)), time.monotonic() - started
+    return Outcome(verdict, Account(tally.bounded, share, spent, tally.known_bound, tally.batch))
 
 
 def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tally]:
@@ -132,97 +138,62 @@ def _decide_case(program: Program, run: Run, tally: Tally) -> tuple[Verdict, Tal
     if not len(aim.members):
         return Proved(), tally.after(0, 1.0)
     low, high = (v.astype(np.float64) for v in run.prop.cases[run.case].box.float32_hull())
-    region, others = Region(low[None], high[None]), tally.bound
-    check, share = run.deadline.check, 1.0 / len(aim.members)
+    region, check, share = Region(low[None], high[None]), run.deadline.check, 1.0 / len(aim.members)
+    attacks, others, stage = [SECOND, FIRST], tally.bound, None
+    tally = replace(tally, bound=-math.inf)
     try:
         with np.errstate(all="ignore"):
             bounds = crown(program, region, checkpoint=check)
             planes = lower_planes(program, region, bounds, aim.rows)
-        mix = _open_mix(aim, planes.value)
+        mix = open_mix(aim, planes.value)
         tally = tally.after(1, 1.0 - share * len(mix))
-        for deeper in (False, True):
-            if not len(mix):
-                return Proved(), tally
-            problem = _problem(program, region, bounds, aim, (run, deeper))
-            bounds = problem.bounds
-            shown = _attacked(problem, run, SECOND if deeper else FIRST, mix)
+        if not len(mix):
+            return Proved(), replace(tally, bound=others)
+        for stage in stages((program, region, bounds, aim), mix, share, check):
+            tally = tally.after(0, stage.settled).raised(min(others, _least([stage.open])))
+            _tell(run, tally, len(stage.open))
+            shown = run.shown(stage.points)
+            if shown is None and attacks and len(stage.open):
+                shown = _attacked(stage, run, attacks.pop())
             if shown is not None:
                 return shown, tally
-            roots = _roots(problem, mix, share)
-            first = bounded(problem, roots, (ROOT,), roots.take(slice(0, 0)), check)
-            tally = replace(tally.after(0, first.settled), bound=_least(problem, first.open, check, others))
-            shown = run.shown(first.points)
-            if shown is not None:
-                return shown, tally
-            mix = first.open.choice.mix
-            assert mix is not None
-        return _search(problem, first.open, run, tally) if len(mix) else (Proved(), tally)
+        assert stage is not None
+        return _search(stage.problem, stage.open, run, (tally, others))
     except OutOfTimeError:
         return _timed_out(run.config), tally
 
 
-def _least(problem: Problem, open_: Leaves, checkpoint: Checkpoint, others: float | None) -> float | None:
-    """The least certified margin of open leaves and of other cases."""
-    if not len(open_):
-        return others
-    least = float(problem.certified(open_.domain, open_.choice, checkpoint).min())
-    return least if others is None else min(least, others)
+def _least(parts: Sequence[Leaves]) -> float:
+    """The least certified margin of open leaves; infinite where there are none."""
+    return min((float(part.floor.min(initial=math.inf)) for part in parts), default=math.inf)
 
 
-def _attacked(
-    problem: Problem, run: Run, how: Descent, mix: Float32[np.ndarray, "k m"]
-) -> Violated | Unknown | None:
-    """Descend towards the conjunctions that hold the open rows."""
+def _attacked(stage: Stage, run: Run, how: Descent) -> Violated | Unknown | None:
+    """Descend towards the conjunctions that are open."""
+    problem, mix = stage.problem, stage.open.choice.mix
+    assert mix is not None
     conjunctions = np.flatnonzero((problem.aim.members[:, None, :] & (mix[None] > 0)).any(axis=(1, 2)))
     begin = starts(problem.net, conjunctions, replace(how, seed=run.config.seed))
     return run.shown(descend(problem.net, problem.aim, begin, how, run.deadline.check))
 
 
-def _open_mix(aim: Goal, value: Float64[np.ndarray, "1 m"]) -> Float32[np.ndarray, "k m"]:
-    """For each conjunction that is not refuted an even mixture of its rows, half of it the highest row."""
-    members = aim.members[~refuted(aim, value)[0]]
-    even = members / members.sum(axis=1, keepdims=True)
-    gap = np.where(members, value[0] - aim.bounds, -np.inf)
-    highest = np.eye(members.shape[1])[gap.argmax(axis=1)]
-    return ((even + highest) / 2.0).astype(np.float32)
-
-
-def _problem(program: Program, region: Region, bounds: Bounds, aim: Goal, how: tuple[Run, bool]) -> Problem:
-    """The condensed problem; where asked for, with the neurons' bounds tightened first."""
-    run, deeper = how
-    check = run.deadline.check
-    net = condense(program, region, bounds, aim.rows, check)
-    if deeper:
-        bounds = tighten(program, region, bounds, net, LAYERS, check)
-        net = condense(program, region, bounds, aim.rows, check)
-    return Problem(program, region, bounds, net, aim)
-
-
-def _roots(problem: Problem, mix: Float32[np.ndarray, "k m"], share: float) -> Leaves:
-    net, count = problem.net, len(mix)
-    domain = Domain(np.repeat(net.low[None], count, axis=0), np.repeat(net.high[None], count, axis=0))
-    choice = replace(plain_choice(net.blocks, domain), mix=mix)
-    return Leaves(
-        domain, choice, np.full(count, -np.inf, np.float32), np.full(count, share), np.full((count, 1), -1)
-    )
-
-
-def _search(problem: Problem, open_: Leaves, run: Run, tally: Tally) -> tuple[Verdict, Tally]:
-    """Branch and bound, depth first."""
-    stack, stuck, rounds = [open_], 0, 0
+def _search(problem: Problem, roots: Leaves, run: Run, reached: tuple[Tally, float]) -> tuple[Verdict, Tally]:
+    """Branch and bound, least bound first; `reached` is the tally and the bound of other cases."""
+    heaps, stuck, rounds = [_sorted(roots)], roots.take(slice(0, 0)), 0
+    tally, others = reached
     most = min(run.config.waiting, MEMORY // (20 * problem.net.neurons + 1))
 
     def halve(part: Leaves) -> tuple[Advance, Settled]:
         done = advance(problem, part, run.deadline.check)
         return done, settle(problem, done.stuck, run.deadline.check)
 
-    while stack:
+    while any(map(len, heaps)):
         if run.deadline.passed:
             return _timed_out(run.config), tally
-        waiting = sum(len(leaves) for leaves in stack)
+        waiting = sum(map(len, heaps))
         if waiting > most:
             return Unknown(f"{waiting:,} subproblems wait: the memory limit of the search"), tally
-        batches, rest = _pop(stack, tally.batch)
+        batches, rest = _pop(heaps, tally.batch, deep=waiting > most // 2)
         try:
             done = list(run.pool.map(halve, batches))
         except OutOfTimeError:
@@ -237,19 +208,20 @@ def _search(problem: Problem, open_: Leaves, run: Run, tally: Tally) -> tuple[Ve
         shown = _looked_at(problem, run, done, rounds % EVERY == 0)
         if shown is not None:
             return shown, tally
-        stack = [*rest, *(_hopeful_last(d.open) for d, _ in done if len(d.open))]
-        stuck += sum(int((~s.closed).sum()) for _, s in done)
+        heaps = [*rest, *(_sorted(d.open) for d, _ in done if len(d.open))]
+        stuck = join([stuck, *(d.stuck.take(~s.closed) for d, s in done)])
         settled = sum(d.settled + float(d.stuck.weight[s.closed].sum()) for d, s in done)
         tally = tally.after(sum(d.bounded for d, _ in done), settled)
-        _tell(run, tally, sum(len(leaves) for leaves in stack))
-    if stuck:
-        return Unknown(f"{stuck} subproblems lie within float32 rounding of the unsafe set"), tally
+        tally = tally.raised(min(others, _least([stuck, *heaps])))
+        _tell(run, tally, sum(map(len, heaps)))
+    if len(stuck):
+        return Unknown(f"{len(stuck)} subproblems lie within float32 rounding of the unsafe set"), tally
     return Proved(), tally
 
 
 def _tell(run: Run, tally: Tally, waiting: int, note: str = "") -> None:
     share = tally.settled / len(run.prop.cases)
-    run.listen(Progress(run.prop.name, tally.bounded, waiting, share, tally.bound, note))
+    run.listen(Progress(run.prop.name, tally.bounded, waiting, share, tally.known_bound, note))
 
 
 def _looked_at(
@@ -268,7 +240,8 @@ def _looked_at(
     return run.shown(found)
 
 
-def _hopeful_last(leaves: Leaves) -> Leaves:
+def _sorted(leaves: Leaves) -> Leaves:
+    """Least bound first."""
     return leaves.take(np.argsort(leaves.value, kind="stable"))
 
 
@@ -276,17 +249,21 @@ def _timed_out(config: VerifyConfig) -> Unknown:
     return Unknown(f"timed out after {config.timeout:g} s")
 
 
-def _pop(stack: Sequence[Leaves], size: int) -> tuple[list[Leaves], list[Leaves]]:
-    """Up to ROUND batches of `size` leaves from the top of the stack, and what remains."""
-    rest, taken, count = list(stack), [], 0
-    while rest and count < size * ROUND:
-        top = rest.pop()
-        keep = max(0, len(top) - (size * ROUND - count))
-        if keep:
-            rest.append(top.take(np.arange(keep)))
-            top = top.take(np.arange(keep, len(top)))
-        taken.append(top)
-        count += len(top)
+def _pop(heaps: Sequence[Leaves], size: int, deep: bool) -> tuple[list[Leaves], list[Leaves]]:
+    """Up to ROUND batches of `size` leaves of least bound, nearly, and what remains. Heaps are sorted and
+    give their first leaves; where memory is short the newest heap gives its last, which are the nearest to
+    being closed."""
+    rest, taken, missing = [h for h in heaps if len(h)], [], size * ROUND
+    while rest and missing:
+        at = len(rest) - 1 if deep else min(range(len(rest)), key=lambda i: rest[i].value[0])
+        heap = rest.pop(at)
+        cut = len(heap) - missing if deep else missing
+        parts = heap.take(slice(0, max(0, cut))), heap.take(slice(max(0, cut), None))
+        kept, given = parts if deep else parts[::-1]
+        if len(kept):
+            rest.insert(at, kept)
+        taken.append(given)
+        missing -= len(given)
     whole = join(taken)
-    step = -(-count // ROUND)
-    return [whole.take(np.arange(i, min(count, i + step))) for i in range(0, count, step)], rest
+    step = -(-len(whole) // ROUND)
+    return [whole.take(slice(i, i + step)) for i in range(0, len(whole), step)], rest
