@@ -37,6 +37,7 @@ import test_exact_gates  # noqa: E402
 import test_exact_operators  # noqa: E402
 import test_exact_readers  # noqa: E402
 import test_forgeries  # noqa: E402
+import test_input_boxes  # noqa: E402
 from mutants import Mutant, built, described, mutants, survivors, told  # noqa: E402
 
 from sutura.certificate import exact  # noqa: E402
@@ -51,6 +52,7 @@ TESTS = (
     test_exact_readers,
     test_exact_forgeries,
     test_forgeries,
+    test_input_boxes,
 )
 SOURCES = {name: (FOLDER / f"{name}.py").read_text() for name in FILES}
 CODES = {name: compile(source, name, "exec") for name, source in SOURCES.items()}
