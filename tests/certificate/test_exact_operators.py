@@ -105,6 +105,7 @@ def one_node(op, inputs, **attributes):
         ("MaxPool", {"kernel_shape": [2, 2], "pads": [2, 0, 2, 0]}),
         ("MaxPool", {"kernel_shape": [2]}),
         ("MaxPool", {"kernel_shape": [9, 1]}),
+        ("MaxPool", {"kernel_shape": [1, 4]}),
         ("AveragePool", {"kernel_shape": [2, 2], "ceil_mode": 1}),
         ("AveragePool", {"kernel_shape": [2, 2], "dilations": [1, 1]}),
         ("AveragePool", {"kernel_shape": [2, 2], "pads": [2, 0, 2, 0]}),
