@@ -104,6 +104,9 @@ def test_the_quick_tests_are_for_properties_without_sums():
     total = Inequality(((0, Fraction(1)), (1, Fraction(1))), Fraction(1))
     summed = Property("s", 2, 3, (Case(small.cases[0].box, ((total,),)),), b"")
     assert single(conditions([summed])) is None
+    always = Property("a", 2, 3, (Case(small.cases[0].box, ((),)),), b"")
+    for part in (summed, always):
+        assert single(conditions([small, part])) is single(conditions([part, small])) is None
 
 
 def test_boxes_are_rounded_outward():
@@ -139,6 +142,21 @@ def test_thresholds_are_exact_at_their_edges(strict, coefficient, threshold, sig
     outputs = outputs[np.isfinite(outputs).all(axis=1)]
     (unsafe,) = tested.unsafe
     assert unsafe.holds(outputs).tolist() == unsafe_mask(case, outputs).tolist()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("a", "b"), [(1, -1), (-1, 1), (3, -3), (1, Fraction(1, 3)), (2, -1), (-1, -1)])
+@pytest.mark.parametrize("bound", [0, Fraction(1, 2), Fraction(-1, 2)])
+def test_two_outputs_are_compared_or_summed_as_the_property_says(strict, a, b, bound):
+    inequality = Inequality(((0, Fraction(a)), (1, Fraction(b))), Fraction(bound), strict)
+    case = Case(box([0, 0], [1, 1]), ((inequality,),))
+    tested = conditions([Property("p", 2, 2, (case,), b"")])
+    grid = np.array([(y, z) for y in (-1, -0.5, 0, 0.25, 0.5, 1) for z in (-1, -0.5, 0, 0.5, 1)], np.float32)
+    wanted = unsafe_mask(case, grid).tolist()
+    assert tested.unsafe[0].holds(grid).tolist() == wanted
+    quick = single(tested)
+    assert (quick is None) == (a + b != 0 or bound != 0)
+    assert quick is None or [not quick.passes([0], y) for y in grid.tolist()] == wanted
 
 
 def test_the_first_property_that_is_broken_is_named():
