@@ -416,7 +416,7 @@ def test_shapes_are_those_of_the_format():
     assert reshaped([0, 3, 2]) == reshaped([-1, 3, 2]) == reshaped([1, 3, 2]) == (3, 2)
     assert (reshaped([0, -1]), reshaped([0, 1, 6]), reshaped([0, -1, 2])) == ((6,), (1, 6), (3, 2))
     assert (reshaped([0, 6, 1]), reshaped([], op="Flatten", axis=1)) == ((6, 1), (6,))
-    for wrong in ([0, 4, 2], [2, 6], [0, -2, -3], [-2, 6]):
+    for wrong in ([0, 4, 2], [2, 6], [0, -2, -3], [0, -2, -3, 1], [-2, 6]):
         refused(reshaped, wrong)
     refused(lambda: reshaped([], op="Flatten", axis=2))
     refused(lambda: reshaped([0, 6], allowzero=1))

@@ -13,7 +13,7 @@ from sutura.gates.mend import RepairConfig
 from sutura.gates.repair import repair
 from sutura.gates.rows import rows_of
 from sutura.property.build import robustness
-from sutura.runtime.rows import FEW, dispatcher
+from sutura.runtime.rows import FEW, Dispatcher, dispatcher
 
 
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 800])
@@ -50,6 +50,20 @@ def test_rows_act_in_their_box_alone(count):
     assert found.of(low) > 0
     points[:, 7] = np.nextafter(high[7], np.float32(9))
     assert found(points).tolist() == rows_of(network)(points).tolist() == [0] * count
+
+
+@pytest.mark.parametrize("copies", [1, FEW + 1])
+def test_a_row_acts_in_all_of_its_box_and_nowhere_else(copies):
+    cut = Dispatcher(
+        *(np.array(v) for v in ([0, -1, -1], [5, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0])),
+        steps=((0, 5.0, 1, 2), (-1, 0.0, 1, 0), (-1, 0.0, 0, 0)),
+        ends=(np.array([[7, 7], [0, -1]], np.float32), np.array([[6, 6], [1, 1]], np.float32)),
+    )
+    points = [(0, -1), (1, 1), (0.5, 0), (-0.5, 0), (1.5, 0), (0.5, -2), (0.5, 2), (9, 0)]
+    for point, row in zip(points, [1, 1, 1, 0, 0, 0, 0, 0], strict=True):
+        x = np.array(point, np.float32)
+        assert cut.of(x) == cut.of(x.tolist()) == row
+        assert cut(np.repeat(x[None], copies, axis=0)).tolist() == [row] * copies
 
 
 def test_gates_are_met(files, boxes):
