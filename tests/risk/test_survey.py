@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,6 +14,11 @@ from risk_networks import dense, linear, points
 from sutura.cli.app import main
 from sutura.dataset import Dataset
 from sutura.errors import DataError
+from sutura.gates.cells import Cell, Cut
+from sutura.gates.gate import OutputGate
+from sutura.gates.gated_model import gated_model
+from sutura.gates.safe_set import safe_set
+from sutura.property.spec import Inequality
 from sutura.risk import survey as survey_module
 from sutura.risk.quantify import RiskConfig, RiskResult
 from sutura.risk.safety import Adversarial, Uncertainty
@@ -193,3 +199,14 @@ def test_uncertainty_is_no_question_to_one_output(files):
     said = say("risk", files / "one.onnx", "--data", files / "d.npz", "--risk", "uncertainty")
     assert said.exit_code == 2
     assert "at least two outputs" in said.stderr
+
+
+def test_a_repaired_file_is_told_apart(files):
+    tree = (Cut(0, 0.5), Cell(1), Cell(0))
+    safe = safe_set([(Inequality(((0, Fraction(1)),), Fraction(0)),)])
+    network = dense((4, 8, 3), 7).network
+    repaired = gated_model(network, tree, [OutputGate(safe, np.ones(3, np.float32))])
+    (files / "gated.onnx").write_bytes(repaired.onnx)
+    said = say("risk", files / "gated.onnx", "--data", files / "d.npz")
+    assert said.exit_code == 2 and len(said.stderr.strip().splitlines()) == 1
+    assert "was repaired and has gates" in said.stderr and "measure the network" in said.stderr

@@ -15,8 +15,9 @@ from rich.table import Table
 from sutura.cli import options
 from sutura.cli.console import Exit, bar, guarded, messages, plain, print_json
 from sutura.dataset import Dataset, read_dataset
-from sutura.errors import DataError, PropertyError
+from sutura.errors import DataError, NetworkError, PropertyError
 from sutura.network.graph import Network
+from sutura.network.onnx_write import RESERVED
 from sutura.network.read import Loaded, load
 from sutura.outward import at_least, at_most
 from sutura.report import risk_document, risk_plot
@@ -142,7 +143,7 @@ def command(**given: Any) -> Exit:
     if given["plot"] is not None:
         risk_plot.check_possible()
     data = _first(read_dataset(given["data"]), given["first"])
-    loaded = load(given["network"])
+    loaded = _loaded(given["network"])
     configs = _configs(given, loaded, data)
     if given["resume"] is not None and len(configs) > 1:
         raise PropertyError("--resume keeps the results of one risk; run the risks one by one")
@@ -159,6 +160,20 @@ def command(**given: Any) -> Exit:
         for name, _, results, said in found:
             _show(name, results, said)
     return Exit.HOLDS
+
+
+def _loaded(file: Path) -> Loaded:
+    """The network. Raises NetworkError, which tells what to do instead where a repair put gates in it."""
+    try:
+        return load(file)
+    except NetworkError as error:
+        # No other network has nodes of these names.
+        if f"node '{RESERVED}" not in str(error):
+            raise
+        raise NetworkError(
+            f"{plain(str(file))} was repaired and has gates, around which no radius is measured: measure the "
+            f"network that was repaired; what holds of the repaired one `sutura check` tells"
+        ) from None
 
 
 def _body(
