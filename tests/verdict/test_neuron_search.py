@@ -206,7 +206,7 @@ def test_an_empty_leaf_is_closed_though_its_bounds_are_infinite():
 
 
 def test_results_do_not_depend_on_workers():
-    asked = case([-0.35] * 40, [0.35] * 40, (at_least(0, Fraction(3, 2)),))
+    asked = case([-0.35] * 40, [0.35] * 40, (at_least(0, Fraction(2)),))
     one, *_ = by_neurons(wide(), asked, workers=1)
     two, *_ = by_neurons(wide(), asked, workers=2)
     assert (type(one.verdict), one.account.boxes) == (type(two.verdict), two.account.boxes)
@@ -226,7 +226,7 @@ def test_exhausted_memory_halves_the_batch_and_says_so(monkeypatch):
 
     monkeypatch.setattr(neuron_search, "advance", scarce)
     seen = []
-    asked = case([-0.35] * 40, [0.35] * 40, (at_least(0, Fraction(3, 2)),))
+    asked = case([-0.35] * 40, [0.35] * 40, (at_least(0, Fraction(2)),))
     outcome, *_ = by_neurons(wide(), asked, listen=seen.append)
     assert isinstance(outcome.verdict, Proved)
     assert refused and any("out of memory: batches of" in e.note for e in seen)

@@ -82,10 +82,10 @@ def _starts(net: Condensed, block: Block, part: slice) -> tuple[Start, Float64[n
     """Each neuron of a part of a block and its negative, as rows over what comes before the block."""
     at = slice(block.start + part.start, block.start + part.stop)
     ours = net.from_inputs[at], net.from_neurons[at, : block.start], net.bias[at]
-    both = (np.concatenate([v, -v]) for v in ours)
+    inputs, neurons, constant = (np.concatenate([v, -v]) for v in ours)
     count = part.stop - part.start
     entry = np.tile(block.entry[part], 2)
-    return Start(*both), np.repeat([1.0, -1.0], count), entry
+    return Start(inputs, neurons, constant), np.repeat([1.0, -1.0], count), entry
 
 
 def _narrowed(
