@@ -99,11 +99,13 @@ def check(loaded, x, config):
             assert decided == found.label
 
 
+@pytest.mark.parametrize("bounds", ["crown", "slopes"])
 @pytest.mark.parametrize("name", CASES)
-def test_peers_find_nothing_within_image_radii(shared_data, name):
+def test_peers_find_nothing_within_image_radii(shared_data, name, bounds):
     file, read, ends = CASES[name]
     limits = None if ends is None else domain(*ends)
-    check(sutura.load(shared_data / file), read(shared_data), RiskConfig(domain=limits, estimator="none"))
+    config = RiskConfig(domain=limits, estimator="none", bounds=bounds)
+    check(sutura.load(shared_data / file), read(shared_data), config)
 
 
 @pytest.mark.parametrize("name", ["1_1", "3_7"])
