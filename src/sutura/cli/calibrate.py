@@ -45,6 +45,7 @@ from sutura.writing import write_all
 @click.option("--epochs", "rounds", type=int, default=10, show_default=True, help="Where a method trains.")
 @click.option("--rate", type=float, default=1e-4, show_default=True, help="Learning rate.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Go on from here, and write here.")
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -59,6 +60,7 @@ def command(
     rounds: int,
     rate: float,
     checkpoint: Path | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -75,7 +77,7 @@ def command(
     config = CalibrateConfig(method=method, holdout=holdout, seed=seed, train=train)
     if method == "falcon":
         config = replace(config, falcon=_falcon(form))
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     samples = read_dataset(data, labelled=True, sample=loaded.network.input_shape)
     try:
         with epochs(quiet=as_json) as listen:

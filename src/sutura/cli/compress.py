@@ -67,6 +67,7 @@ Row = tuple[str, ...]
     metavar="PROP",
     help="A property: certify how far outputs can move on its input boxes.",
 )
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -82,6 +83,7 @@ def command(
     safetensors: bool,
     plot: Path | None,
     region: Path | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -94,7 +96,7 @@ def command(
     _check_out(out, plot, network)
     config = CompressConfig(budget=budget, method=method, keep=keep, seed=seed)
     prop = None if region is None else read_property(region)
-    source = load(network)
+    source = load(network, external_data=external_data)
     shape = source.network.input_shape
     samples = None if data is None else read_dataset(data, sample=shape)
     labelled = None if test is None else read_dataset(test, labelled=True, sample=shape)

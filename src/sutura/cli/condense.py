@@ -44,6 +44,7 @@ from sutura.writing import write_all
 @click.option("--boxes", type=click.IntRange(min=1), help="Boxes to bound for a certified difference.")
 @options.decision
 @options.timeout
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -60,6 +61,7 @@ def command(
     boxes: int | None,
     decision: Decision,
     timeout: float | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -75,7 +77,7 @@ def command(
     where = None if region is None else read_property(region)
     how = DiffConfig(boxes=boxes, timeout=timeout, seed=seed, decision=decision)
     config = CondenseConfig(keep, lose, at_most, held, where, tuple(map(read_property, prove)), how)
-    loaded = load(network)
+    loaded = load(network, external_data=external_data)
     with bar(quiet=as_json) as listen:
         found = condense(loaded, config, listen=listen)
     files: dict[Path, bytes] = {}

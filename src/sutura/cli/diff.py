@@ -37,6 +37,7 @@ from sutura.verdict.difference import DiffConfig, Difference, diff
 )
 @options.decision
 @options.timeout
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -49,6 +50,7 @@ def command(
     samples: int,
     decision: Decision,
     timeout: float | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -58,7 +60,8 @@ def command(
     by more, 1 where one was seen to, 3 where that is not known.
     """
     config = DiffConfig(boxes, samples, timeout, seed, decision)
-    prop, one, other = read_property(region), load(first), load(second)
+    prop = read_property(region)
+    one, other = (load(file, external_data=external_data) for file in (first, second))
     with bar(quiet=as_json) as listen:
         found = diff(one, other, prop, config, listen=listen)
     if as_json:

@@ -64,6 +64,7 @@ class Pair:
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a decision map before and after (.png).")
 @options.decision
 @options.workers
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -75,6 +76,7 @@ def command(
     plot: Path | None,
     decision: Any,
     workers: int | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -88,7 +90,7 @@ def command(
     if plot is not None and plot.suffix.lower() != ".png":
         raise OutputError(f"--plot {plot} must end in .png")
     properties = tuple(read_property(place) for place in places)
-    asked = problem(load(original), properties)
+    asked = problem(load(original, external_data=external_data), properties)
     repaired = file_bytes(fixed)
     pair = Pair(asked, repaired, _sessions(asked, repaired, fixed), gate_table(repaired))
     how: dict[str, Any] = {"samples": samples or _shared(asked), "seed": seed, "decision": decision}

@@ -131,6 +131,7 @@ class Asked:
 )
 @options.decision
 @options.workers
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -143,7 +144,7 @@ def command(**given: Any) -> Exit:
     if given["plot"] is not None:
         risk_plot.check_possible()
     data = _first(read_dataset(given["data"]), given["first"])
-    loaded = _loaded(given["network"])
+    loaded = _loaded(given["network"], external_data=given["external_data"])
     configs = _configs(given, loaded, data)
     if given["resume"] is not None and len(configs) > 1:
         raise PropertyError("--resume keeps the results of one risk; run the risks one by one")
@@ -162,10 +163,10 @@ def command(**given: Any) -> Exit:
     return Exit.HOLDS
 
 
-def _loaded(file: Path) -> Loaded:
+def _loaded(file: Path, *, external_data: bool) -> Loaded:
     """The network. Raises NetworkError, which tells what to do instead where a repair put gates in it."""
     try:
-        return load(file)
+        return load(file, external_data=external_data)
     except NetworkError as error:
         # No other network has nodes of these names.
         if f"node '{RESERVED}" not in str(error):

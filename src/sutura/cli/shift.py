@@ -76,6 +76,7 @@ ROUNDS = 20
     type=click.Path(path_type=Path),
     help="Its weights at --bits bits each (.safetensors; needs sutura[shift]); also times the kernels.",
 )
+@options.external_data
 @options.seed
 @options.as_json
 @guarded
@@ -90,6 +91,7 @@ def command(
     keep: tuple[str, ...],
     out: Path,
     packed: Path | None,
+    external_data: bool,
     seed: int,
     as_json: bool,
 ) -> Exit:
@@ -100,7 +102,7 @@ def command(
     """
     _check_out(out, packed, network)
     config = ShiftConfig(method=method, bits=bits, scale=scale, keep=keep, seed=seed)
-    source = load(network).network
+    source = load(network, external_data=external_data).network
     samples = None if data is None else read_dataset(data, sample=source.input_shape)
     labelled = None if test is None else read_dataset(test, labelled=True, sample=source.input_shape)
     for given in (samples, labelled):

@@ -31,8 +31,8 @@ class Loaded:
 
 def load(
     source: Path | str | bytes | Any,
-    *,
     example: Any = None,
+    *,
     name: str = "network.onnx",
     external_data: bool = False,
 ) -> Loaded:

@@ -51,6 +51,18 @@ ROLES: Mapping[str, Role] = {
 """Stage -> its role."""
 
 RESERVED = frozenset(
-    {"out", "json", "journal", "resume", "safetensors", "checkpoint", "network", "packed", "sarif", "cluster"}
+    {
+        "out",
+        "json",
+        "journal",
+        "resume",
+        "safetensors",
+        "checkpoint",
+        "network",
+        "packed",
+        "sarif",
+        "cluster",
+        "external-data",
+    }
 )
 """Options that the chain itself decides."""

@@ -1,17 +1,20 @@
-"""The network file that a chain starts from: the recipe's own, or one exported from its PyTorch module."""
+"""The network file that a chain starts from: the recipe's own, or one made of its weights or its module."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sutura.errors import RecipeError
 from sutura.extras import require
 from sutura.network.onnx_write import write_onnx
+from sutura.network.read import network_bytes
 from sutura.ship.recipe import ModuleSource, Recipe
 from sutura.ship.store import fresh, keep, kept, key
 
@@ -22,22 +25,31 @@ LOADED_AS = "sutura_recipe_module"
 
 
 def origin(recipe: Recipe, store: Path) -> Path:
-    """The file of the network before any stage; a module is exported once and kept like a stage's result.
+    """The file of the network before any stage.
 
-    What is kept depends on the bytes of the module's file and of its weights, not on what the file imports.
-    Raises RecipeError where the file cannot be run or makes no module, NetworkError where it cannot be
-    exported, MissingExtraError without torch.
+    A network with weights beside its file becomes one file, and a module is exported; both are kept like a
+    stage's result, under the digests of all bytes that went in (of a module not what its file imports).
+    Raises RecipeError where the module's file cannot be run or makes no module, NetworkError where weights
+    or module are refused, MissingExtraError for a module without torch.
     """
-    if isinstance(recipe.start, Path):
-        return recipe.start
     source = recipe.start
-    files = [source.file] if source.weights is None else [source.file, source.weights]
-    name = key("module", files, [("function", source.function), ("input", source.input)])
+    if isinstance(source, ModuleSource):
+        files = [source.file] if source.weights is None else [source.file, source.weights]
+        name = key("module", files, [("function", source.function), ("input", source.input)])
+        return _once(store, name, lambda: _exported(source))
+    if not recipe.external_data or source.suffix.lower() != ".onnx":
+        return source
+    whole = network_bytes(source, external_data=True)
+    name = key("whole", [], [("sha256", hashlib.sha256(whole).hexdigest())])
+    return _once(store, name, lambda: whole)
+
+
+def _once(store: Path, name: str, made: Callable[[], bytes]) -> Path:
     found = kept(store, name)
     if found is None:
         work = fresh(store)
         try:
-            (work / "model.onnx").write_bytes(_exported(source))
+            (work / "model.onnx").write_bytes(made())
             found = keep(store, name, work, 0, {})
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 from sutura.errors import RecipeError
 from sutura.ship.catalogue import RESERVED, ROLES, Catalogue, Option, Value
 
-TOP = ("name", "network", "module", "properties", "stage")
+TOP = ("name", "network", "external-data", "module", "properties", "stage")
 MODULE = ("source", "input", "weights")
 
 
@@ -45,13 +45,17 @@ class ModuleSource:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to ship: a network file or a module, properties as files, all beside or below `folder`."""
+    """What to ship: a network file or a module, properties as files, all beside or below `folder`.
+
+    With `external_data` the network file's weights may lie in files beside it.
+    """
 
     name: str
     folder: Path
     start: Path | ModuleSource
     properties: tuple[Path, ...]
     stages: tuple[Stage, ...]
+    external_data: bool = False
 
 
 def read_recipe(path: Path, catalogue: Catalogue, *, run_code: bool = False) -> Recipe:
@@ -72,7 +76,7 @@ def read_recipe(path: Path, catalogue: Catalogue, *, run_code: bool = False) -> 
     folder = path.resolve().parent
     for key, kind in KINDS.items():
         if key in said and not isinstance(said[key], kind):
-            wanted = {str: "text", list: "a list", dict: "a table"}[kind]
+            wanted = {str: "text", list: "a list", dict: "a table", bool: "true or false"}[kind]
             raise RecipeError(f"{path.name}: {key} = {said[key]!r}; give {wanted}")
     if ("network" in said) == ("module" in said) or not said.get("stage"):
         raise RecipeError(
@@ -83,11 +87,14 @@ def read_recipe(path: Path, catalogue: Catalogue, *, run_code: bool = False) -> 
     for stage in stages:
         if "properties" in ROLES[stage.run].reads and not properties:
             raise RecipeError(f'{path.name}: stage {stage.run} needs properties = ["p.vnnlib"] at the top')
+    if "module" in said and "external-data" in said:
+        raise RecipeError(f"{path.name}: external-data is of a network file, and there is a [module]")
     if "module" in said:
         start = _module(path.name, folder, said["module"], run_code=run_code)
         return Recipe(said.get("name", start.function), folder, start, properties, stages)
     network = _file(path.name, folder, said["network"])
-    return Recipe(said.get("name", network.stem), folder, network, properties, stages)
+    beside = said.get("external-data", False)
+    return Recipe(said.get("name", network.stem), folder, network, properties, stages, beside)
 
 
 def _module(where: str, folder: Path, table: Mapping[str, Any], *, run_code: bool) -> ModuleSource:
@@ -175,6 +182,7 @@ def written(recipe: Recipe) -> str:
     lines = [f"name = {_toml(recipe.name)}"]
     if isinstance(recipe.start, Path):
         lines.append(f"network = {_toml(_inside(recipe, recipe.start))}")
+        lines += ["external-data = true"] * recipe.external_data
     if recipe.properties:
         lines.append(f"properties = {_toml(tuple(_inside(recipe, p) for p in recipe.properties))}")
     if isinstance(recipe.start, ModuleSource):
@@ -206,7 +214,14 @@ def _toml(value: Value) -> str:
             return "[" + ", ".join(_toml(v) for v in value) + "]"
 
 
-KINDS = {"network": str, "properties": list, "stage": list, "name": str, "module": dict}
+KINDS = {
+    "network": str,
+    "external-data": bool,
+    "properties": list,
+    "stage": list,
+    "name": str,
+    "module": dict,
+}
 """Top-level key -> what it holds."""
 
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
