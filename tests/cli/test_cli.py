@@ -120,6 +120,12 @@ def test_verify_violated_and_proved():
     assert "proved" in proved.stderr
 
 
+def test_what_a_level_means_is_said_once_for_all_that_reached_it():
+    said = say("verify", NET, ALERT, ALERT, NO_CLIMB).stderr
+    assert said.count("2 of 3 properties: PROVED: holds for every") == 1
+    assert said.count("PROVED:") == said.count("inputs are float32 numbers") == 1
+
+
 def test_verify_unknown_in_no_time():
     result = say("verify", NET, ALERT, "--timeout", "1e-9", "--json")
     assert result.exit_code == 3

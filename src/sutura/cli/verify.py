@@ -176,7 +176,7 @@ def _told(network: Path, results: list[dict[str, Any]], *, as_json: bool) -> Exi
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Verdicts as a table, witnesses below."""
+    """Verdicts as a table; below it witnesses, reasons, and what was claimed."""
     colours = {"proved": "green", "holds-real": "cyan", "violated": "red", "unknown": "yellow"}
     table = Table("property", "verdict", "boxes", "share proved", "seconds")
     for r in results:
@@ -197,12 +197,23 @@ def show(results: list[dict[str, Any]]) -> None:
             console.print(
                 f"{' ' * len(r['property'])}  output {_numbers(r['witness']['output'])} (ONNX Runtime)"
             )
-        if "level" in r:
-            console.print(f"{plain(r['property'])}: {r['level']}: {r['meaning']}; assumed:")
-            console.print("".join(f"- {text}\n" for text in r["assumptions"]), end="")
         if "reason" in r:
             bound = "" if r["bound"] is None else f"; best bound {r['bound']:.3g} (above 0 is a proof)"
             console.print(f"{plain(r['property'])}: {plain(r['reason'])}{bound}")
+    _show_claims(results)
+
+
+def _show_claims(results: list[dict[str, Any]]) -> None:
+    """What each level that was reached means, and assumes, once for all properties that reached it."""
+    reached: dict[tuple[str, ...], list[str]] = {}
+    for r in results:
+        if "level" in r:
+            claim = (r["level"], r["meaning"], *r["assumptions"])
+            reached.setdefault(claim, []).append(plain(r["property"]))
+    for (level, meaning, *assumptions), names in reached.items():
+        whose = names[0] if len(names) == 1 else f"{len(names)} of {len(results)} properties"
+        messages().print(f"{whose}: {level}: {meaning}; assumed:")
+        messages().print("".join(f"- {text}\n" for text in assumptions), end="")
 
 
 def _numbers(values: list[float]) -> str:
