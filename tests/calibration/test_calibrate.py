@@ -246,6 +246,28 @@ def test_the_command_tells_people_and_draws(files):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_command_warns_exactly_where_the_held_out_samples_say_it_is_worse(files):
+    with np.load(files / "v.npz") as held:
+        np.savez(files / "few.npz", x=held["x"][:40], y=held["y"][:40])
+    met = set()
+    for seed in range(12):
+        asked = (
+            "calibrate",
+            files / "net.onnx",
+            "--data",
+            files / "few.npz",
+            "--holdout",
+            "0.5",
+            "--seed",
+            seed,
+        )
+        told = json.loads(say(*asked, "--json").stdout)
+        worse = all(told["after"][key] > told["before"][key] for key in ("nll", "ece"))
+        assert ("worse on the held-out samples" in say(*asked).stderr) == worse
+        met.add(worse)
+    assert met == {True, False}
+
+
 def refused(result, *words):
     assert result.exit_code == 2, (result.stderr, result.exception)
     assert result.stdout == ""

@@ -171,5 +171,9 @@ def _show(found: Calibrated, files: list[str]) -> None:
         )
     if isinstance(scaling, ByClass):
         console.print(f"temperature {1 / scaling.near:.4f} near the class that is named, 1 far from it")
+    if found.after.nll > found.before.nll and found.after.ece > found.before.ece:
+        console.print(
+            "[yellow]worse on the held-out samples, in nll and in ece: give more data, or another method[/]"
+        )
     for file in files:
         console.print(f"wrote {plain(file)}")

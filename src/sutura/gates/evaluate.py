@@ -35,9 +35,9 @@ class Inside:
     """Shares (0 to 1) and mean changes over uniform samples of one property's boxes.
 
     `violating_*`: unsafe outputs. Of inputs that were right before: `identical` (same bits), `agreeing` (same
-    decision) and `change_right` (mean absolute change of a score). Of inputs that were wrong: `change_wrong`,
-    and `nearest_wrong`, that of the exact Euclidean projection of their outputs on the safe set (of at most
-    MOST_PROJECTED of them). `change_all` is over all samples, and `change_most` the largest of a score.
+    decision) and `change_right` (mean absolute change of a score). Of the first MOST_PROJECTED inputs that
+    were wrong: `change_wrong`, and `nearest_wrong`, that of the exact Euclidean projection of their outputs
+    on the safe set. `change_all` is over all samples, and `change_most` the largest of a score.
     Not-a-number where no sample is of the kind.
     """
 
@@ -108,7 +108,7 @@ def inside(
     wrong, still = violating([prop], x, was), violating([prop], x, now)
     right = ~violating(properties, x, was)
     moved = abs(now.astype(np.float64) - was)
-    change = moved.mean(axis=1)
+    change, first = moved.mean(axis=1), np.flatnonzero(wrong)[:MOST_PROJECTED]
     kept = getattr(was, decision)(axis=1) == getattr(now, decision)(axis=1)
     return Inside(
         prop.name,
@@ -118,8 +118,8 @@ def inside(
         _mean(same_bits(was, now)[right]),
         _mean(kept[right]),
         _mean(change[right]),
-        _mean(change[wrong]),
-        _mean(nearest_possible(properties, x[wrong][:MOST_PROJECTED], was[wrong][:MOST_PROJECTED])),
+        _mean(change[first]),
+        _mean(nearest_possible(properties, x[first], was[first])),
         float(change.mean()),
         float(moved.max()),
     )
