@@ -95,6 +95,15 @@ def test_the_test_looks_at_the_input_and_the_box_of_the_sample(name, at, value):
     assert not verdict(draft)[0].accepted
 
 
+@pytest.mark.parametrize("row", ["sutura.place", "sutura.other", "sutura.first"])
+def test_both_ends_of_the_box_are_those_of_the_row_that_mends(row):
+    draft = boxed()
+    draft.constant("sutura.other", np.array([1]))
+    for name in ("sutura.lower.row", "sutura.upper.row"):
+        draft.find(name).input[1] = row
+    assert not verdict(draft)[0].accepted
+
+
 @pytest.mark.parametrize(
     ("name", "op"),
     [

@@ -428,6 +428,22 @@ def test_a_sample_is_drawn_by_the_certificate_and_checks_the_rest():
     assert not exact.check([network, ORDER_PROPERTY, wrong], sample=0)[0]
 
 
+def test_a_checker_that_loses_a_process_accepts_nothing():
+    network = leaning().save()
+    files = [network, ORDER_PROPERTY, certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)]
+    proof, settle = exact.proof, exact.proof.settle
+
+    def die(*arguments):
+        raise proof.BrokenProcessPool
+
+    proof.settle = die
+    try:
+        assert proof.check(files) == (False, "a process of the checker died, so nothing is claimed")
+    finally:
+        proof.settle = settle
+    assert proof.check(files)[0]
+
+
 def test_progress_counts_to_the_end_and_workers_change_nothing():
     network = leaning().save()
     files = [network, ORDER_PROPERTY, certificate(network, [ORDER_PROPERTY], LEANING_TREE, LEANING_COUNTS)]

@@ -170,6 +170,9 @@ def test_curves_and_largest_entries_are_enclosed_by_constants():
     assert (list(found.lower), list(found.upper)) == ([-ONE, ONE], [2 * ONE, 3 * ONE])
     assert list(found.size) == [2 * ONE, 3 * ONE]
     assert list(found.noise) == [1 << 24, 1 << 24]
+    rounded = bend(None, exact.layers.leaky(ONE // 8), windows=[(0, 2), (0, 1)], leak=True)
+    stray = exact.bound.lost(2, 3 * ONE) + 1
+    assert list(exact.bound.bent([source], rounded, 0).noise) == [stray + (1 << 24)] * 2
 
 
 def test_activations_that_round_stray_by_two_roundings_and_curves_by_their_own():
@@ -184,6 +187,7 @@ def test_activations_that_round_stray_by_two_roundings_and_curves_by_their_own()
     found = exact.bound.bent([source], pinned, 1)
     assert (found.lower[0], found.upper[0], found.noise[0]) == (7 * ONE, 7 * ONE, 0)
     assert found.lines[0] == (0, 7 * ONE << 32, 0, 7 * ONE << 32)
+    assert list(found.mass) == [7 * ONE]
 
 
 def backward(values, layers, start, row):
@@ -280,6 +284,8 @@ def test_what_may_overflow_has_no_bound():
     assert through(1 << 275, roundings=0) is None
     assert exact.bound.bound([relu()], 0, [-ONE], [1 << 274]) is not None
     assert exact.bound.bound([relu()], 0, [-ONE], [1 << 276]) is None
+    assert exact.bound.bound([relu()], 0, [-ONE], [(1 << 275) - (1 << 24) - 1]) is not None
+    assert exact.bound.bound([relu()], 0, [-ONE], [(1 << 275) - (1 << 24)]) is None
     assert exact.bound.bound([relu()], 0, [ONE], [-ONE]) is None
     assert exact.bound.bound([layer([((0,), (ONE,))], [0], 2)], 0, [ONE], [-ONE]) is None
 

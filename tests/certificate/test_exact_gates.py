@@ -27,6 +27,7 @@ TERMS = [
     ((0, Fraction(1)),), ((0, Fraction(-1)),), ((0, Fraction(-2)),), ((0, Fraction(1)), (1, Fraction(-1))),
     ((0, Fraction(-3)), (1, Fraction(3))), ((0, Fraction(1)), (1, Fraction(1))), ((1, Fraction(1)),),
     ((0, Fraction(1)), (1, Fraction(-2))), ((0, Fraction(1)), (1, Fraction(-1)), (2, Fraction(1))),
+    ((1, Fraction(1)), (2, Fraction(-1))), ((0, Fraction(1)), (2, Fraction(-1))),
 ]  # fmt: skip
 LITERALS = [("order", 0, 1, True), ("order", 0, 1, False), ("order", 1, 0, True), ("order", 1, 0, False)]
 LITERALS += [(kind, 0, in_ticks(t)) for kind in ("Greater", "Less") for t in (-1.0, 0.5)]

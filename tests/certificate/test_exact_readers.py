@@ -14,6 +14,7 @@ from exported import (
     Guard,
     add_dispatch,
     add_output_gate,
+    boxed,
     dense,
     f32,
     leaning,
@@ -50,6 +51,8 @@ def test_fields_of_another_wire_unknown_twice_or_cut_off(data):
 
 def test_numbers_of_a_file_have_at_most_64_bits():
     assert exact.graph.varint(b"\xff" * 9 + b"\x01", 0) == ((1 << 64) - 1, 10)
+    assert exact.graph.varint(b"\x7f\x01", 0) == (127, 1)
+    assert exact.graph.varint(b"\x80\x7f\x01", 0) == (127 << 7, 2)
     for data in (b"\x80" * 9 + b"\x02", b"\xff" * 9 + b"\x7f", b"\x80" * 10 + b"\x00", b"\x80", b""):
         refused(exact.graph.varint, data, 0)
     assert exact.graph.READ["int"]((1 << 64) - 1) == -1
@@ -296,6 +299,39 @@ def test_literals_of_another_comparison_are_refused(op):
         refused(gated, draft)
 
 
+def test_row_zero_has_no_active_clauses():
+    draft = leaning_rows()
+    draft.constants["sutura.inactive"] = f32([[0], [0]])
+    refused(gated, draft)
+
+
+def test_boxes_are_those_of_their_rows():
+    lower, upper = gated(boxed((0.5, -1), (1, 2))).box
+    assert [[*row] for row in lower] == [[0, 0], [ONE // 2, -ONE]]
+    assert [[*row] for row in upper] == [[0, 0], [ONE, 2 * ONE]]
+
+
+@pytest.mark.parametrize(("used", "clause"), [(1, [("order", 0, 0, True)]), (0, [])])
+def test_clauses_over_one_output(used, clause):
+    draft = dense([(f32([[1]]), f32([0]))], "sutura.raw")
+    draft.constant("first", np.array([0], dtype=np.int64))
+    guard, blocks = Guard([[1.0]], [[("leaf", 0)]]), [("order", "first", "first")]
+    add_output_gate(draft, guard, blocks, [[used]], [[0], [1]], [0], [[1], [1]])
+    add_dispatch(draft, HALVES)
+    assert gated(draft).clauses == [clause]
+
+
+def test_a_dispatch_tree_has_a_table_with_its_rows():
+    draft = dense(leaning_weights())
+    add_dispatch(draft, [("leaf", 0)], row=True)
+    refused(gated, draft)
+    draft.constant("mask", np.array([True, False, True]))
+    draft.node("Gather", ["mask", "sutura.row"], "picked", axis=0)
+    assert gated(draft).rows == 3
+    draft.constants["mask"] = np.array(True)
+    refused(gated, draft)
+
+
 CUT = (0, 0.0, 1, 2), ("leaf", 0), ("leaf", 1)
 
 
@@ -388,13 +424,17 @@ def test_products_and_sums_of_unlike_values_have_no_rule():
     halves = [("MatMul", ["X", "W"], "m"), ("MatMul", ["X", "V"], "n")]
     for op, wide in (("Mul", EYE), ("Add", EYE[:, :1]), ("Sub", EYE[:, :2])):
         refused(compiled, network(*halves, (op, ["m", "n"], "Y"), W=EYE, V=wide))
-    assert len(compiled(network(*halves, ("Add", ["m", "n"], "Y"), W=EYE, V=EYE))[0]) == 3
+    made, _ = compiled(network(*halves, ("Add", ["m", "n"], "Y"), W=EYE, V=EYE))
+    assert len(made) == 3 and list(made[-1].bias) == [0, 0, 0]
 
 
 def test_convolutions_count_their_roundings_and_pools_keep_their_channels():
     weight = np.ones((2, 1, 2, 2), np.float32)
     made, _ = compiled(network(("Conv", ["X", "W"], "Y"), shape=(1, 3, 4), W=weight))
     assert made[0].roundings == 5
+    every = {"auto_pad": "NOTSET", "kernel_shape": [2, 2], "strides": [1, 1], "pads": [0] * 4}
+    every |= {"dilations": [1, 1], "group": 1}
+    assert compiled(network(("Conv", ["X", "W"], "Y", every), shape=(1, 3, 4), W=weight))[0] == made
     refused(compiled, network(("Conv", ["X", "W"], "Y"), shape=(2, 3, 4), W=weight))
     pool = ("MaxPool", ["X"], "p", {"kernel_shape": (2, 2)})
     made, _ = compiled(

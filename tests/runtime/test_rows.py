@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -13,7 +14,7 @@ from sutura.gates.mend import RepairConfig
 from sutura.gates.repair import repair
 from sutura.gates.rows import rows_of
 from sutura.property.build import robustness
-from sutura.runtime.rows import FEW, Dispatcher, dispatcher
+from sutura.runtime.rows import FEW, LEAF, Dispatcher, dispatcher
 
 
 @pytest.mark.parametrize("count", [1, FEW, FEW + 1, 800])
@@ -48,7 +49,8 @@ def test_rows_act_in_their_box_alone(count):
     found = dispatcher(network)
     assert found(points).tolist() == rows_of(network)(points).tolist() == [found.of(low)] * count
     assert found.of(low) > 0
-    points[:, 7] = np.nextafter(high[7], np.float32(9))
+    beside_the_tree = next(at for at in range(200) if at not in found.dim)
+    points[:, beside_the_tree] = np.nextafter(high[beside_the_tree], np.float32(9))
     assert found(points).tolist() == rows_of(network)(points).tolist() == [0] * count
 
 
@@ -70,6 +72,15 @@ def test_gates_are_met(files, boxes):
     found = dispatcher(files.network.read_bytes())
     assert found.rows > 1
     assert set(found(boxes).tolist()) == set(range(found.rows))
+
+
+def test_a_tree_with_row_zero_alone_has_one_row(files):
+    model = onnx.load_from_string(files.network.read_bytes())
+    (found,) = (node for node in model.graph.node if LEAF in node.output)
+    weights = next(a for a in found.attribute if a.name == "target_weights")
+    weights.floats[:] = [0.0] * len(weights.floats)
+    assert len(weights.floats) > 1
+    assert dispatcher(model.SerializeToString()).rows == 1
 
 
 def test_a_network_without_gates_has_row_zero(boxes):
