@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sutura.outward import at_least, at_most, share_at_least, share_at_most
@@ -22,6 +22,7 @@ from sutura.outward import at_least, at_most, share_at_least, share_at_most
         (0.0, "0", "0"),
         (math.inf, "inf", "inf"),
         (-math.inf, "-inf", "-inf"),
+        (5e-324, "4.94e-324", "4.941e-324"),
     ],
 )
 def test_four_digits(number, below, above):
@@ -35,6 +36,9 @@ def test_only_the_whole_is_all_and_only_nothing_is_none():
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 9))
+@example(5e-324, 1)
+@example(1.7976931348623157e308, 1)
+@example(-1.7976931348623157e308, 3)
 def test_what_is_shown_never_claims_more(number, digits):
     assert Decimal(at_least(number, digits)) <= Decimal(number) <= Decimal(at_most(number, digits))
 

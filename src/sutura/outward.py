@@ -31,5 +31,7 @@ def share_at_most(part: float, decimals: int = 2) -> str:
 def _rounded(number: float, digits: int, rounding: str) -> str:
     if not math.isfinite(number) or number == 0:
         return f"{number:g}"
-    exact = Decimal(number)
-    return f"{float(Context(prec=digits, rounding=rounding).plus(exact)):.{digits}g}"
+    outward = Context(prec=digits, rounding=rounding).plus(Decimal(number))
+    text = f"{float(outward):.{digits}g}"
+    # At the ends of float64's range no float is near enough to the decimal.
+    return text if Decimal(text) == outward else f"{outward.normalize():g}"
