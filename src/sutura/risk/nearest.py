@@ -17,7 +17,7 @@ from sutura.risk.boundary import Asked, BoundaryConfig, Found, confirmed
 from sutura.risk.model import Model, logits
 from sutura.risk.polish import polished
 from sutura.risk.safety import at_risk, margins
-from sutura.risk.scatter import scattered_attack, walked
+from sutura.risk.scatter import POINTS, scattered_attack, walked
 from sutura.risk.shelf import Batch, put, shelf, taken, within
 from sutura.verdict.deadline import Deadline, OutOfTimeError
 from sutura.verdict.frontier import Advance, Waiting, advance, together, waiting
@@ -31,6 +31,10 @@ CHUNK, ROUND = 64, 4
 FIRST_WALKS, WALKS = 256, BoundaryConfig(steps=30)
 """Each time the boxes bounded have doubled, from the first number on, walks start from where bounds of open
 boxes are lowest, and from points scattered anew."""
+
+WIDER, MOST_POINTS = 1.4, 60_000
+"""Points are scattered out to so many times the known distance, as many as boxes were bounded: far ahead
+another region of the risk may begin that reaches nearer."""
 
 STARTS = 32
 
@@ -94,7 +98,7 @@ def nearest_first(
             bounded += sum(part.boxes for part in done)
             if bounded >= next_walks and len(corners):
                 next_walks *= 2
-                bracket = _walked(seen, asked, corners, bracket, next_walks)
+                bracket = _walked(seen, asked, corners, bracket, bounded)
             limit = min(limit, tight * bracket.upper)
             far = _apart(asked.domain, asked.norm, opened.region, asked.centre)
             held = within(put(rest, Batch(opened, far)), limit)
@@ -128,14 +132,15 @@ def _witnessed(seen: Model, asked: Asked, points: Points, bracket: Bracket) -> B
     return replace(bracket, found=found if seen.slopes is None else polished(seen, asked, found))
 
 
-def _walked(seen: Model, asked: Asked, corners: Points, bracket: Bracket, seed: int) -> Bracket:
-    """Attacks from the corners with the least margins and from scattered points."""
+def _walked(seen: Model, asked: Asked, corners: Points, bracket: Bracket, bounded: int) -> Bracket:
+    """Attacks from the corners with the least margins and from scattered points, more the longer it takes."""
     if seen.slopes is None:
         return bracket
-    at, how = np.zeros(len(corners), dtype=np.int64), replace(WALKS, seed=seed)
+    at, how = np.zeros(len(corners), dtype=np.int64), replace(WALKS, seed=bounded)
     margin = margins(asked.risk, logits(seen, corners), asked.label[at]).min(axis=1)
     starts = corners[np.argsort(margin, kind="stable")[:STARTS]]
-    found = walked(seen, asked, starts, how).nearer(scattered_attack(seen, asked, how))
+    where = WIDER * bracket.upper, int(np.clip(bounded, POINTS, MOST_POINTS))
+    found = walked(seen, asked, starts, how).nearer(scattered_attack(seen, asked, how, where=where))
     if found.distance[0] >= bracket.upper:
         return bracket
     return replace(bracket, found=bracket.found.nearer(polished(seen, asked, found)))

@@ -28,34 +28,38 @@ KEPT = 24
 
 
 def scattered_attack(
-    seen: Model, asked: Asked, config: BoundaryConfig, checkpoint: Checkpoint = no_checkpoint
+    seen: Model,
+    asked: Asked,
+    config: BoundaryConfig,
+    checkpoint: Checkpoint = no_checkpoint,
+    where: tuple[float, int] = (np.inf, POINTS),
 ) -> Found:
-    """The nearest point at risk among scattered ones and those that walks from them find, replayed."""
+    """The nearest point at risk among scattered ones and those that walks from them find, replayed.
+
+    `where`: the distance within which points are scattered, and the points of a round, of an input.
+    """
     random = np.random.default_rng(config.seed)
     found = nothing_found(asked)
     for i in range(len(asked.label)):
         at = np.array([i])
-        mine = _of_one(seen, asked.take(at), config, random, checkpoint)
+        mine = _of_one(seen, asked.take(at), config, random, (checkpoint, *where))
         found.distance[i], found.witness[i] = mine.distance[0], mine.witness[0]
     return found
 
 
 def _of_one(
-    seen: Model, asked: Asked, config: BoundaryConfig, random: np.random.Generator, checkpoint: Checkpoint
+    seen: Model,
+    asked: Asked,
+    config: BoundaryConfig,
+    random: np.random.Generator,
+    how: tuple[Checkpoint, float, int],
 ) -> Found:
-    reach = float(
-        asked.far(
-            np.where(
-                asked.centre - asked.domain.low > asked.domain.high - asked.centre,
-                asked.domain.low,
-                asked.domain.high,
-            )
-        )[0]
-    )
+    checkpoint, within, count = how
+    reach = min(within, _farthest(asked))
     kept, far = asked.centre[:0], np.zeros(0)
     for turn in range(ROUNDS):
         checkpoint()
-        points = _shells(asked, reach, NEAREST ** (1.0 if turn == 0 else 1.0 / 3.0), random)
+        points = _shells(asked, (reach, NEAREST ** (1.0 if turn == 0 else 1.0 / 3.0)), count, random)
         rows = asked.take(np.zeros(len(points), dtype=np.int64))
         risky = np.flatnonzero(at_risk(asked.risk, logits(seen, points), rows.label))
         kept = np.concatenate([kept, points[risky]])
@@ -85,10 +89,18 @@ def walked(
     return Found(found.distance[best : best + 1], found.witness[best : best + 1])
 
 
-def _shells(asked: Asked, reach: float, nearest: float, random: np.random.Generator) -> Points:
-    """Random directions, at distances spread over their logarithms, cut off at the domain's ends."""
-    way = random.uniform(-1.0, 1.0, (POINTS, asked.centre.shape[1])) * asked.domain.scale
+def _farthest(asked: Asked) -> float:
+    """How far the domain reaches from one input."""
+    low, high = asked.domain.low, asked.domain.high
+    return float(asked.far(np.where(asked.centre - low > high - asked.centre, low, high))[0])
+
+
+def _shells(asked: Asked, span: tuple[float, float], count: int, random: np.random.Generator) -> Points:
+    """Random directions, at distances spread over their logarithms, cut off at the domain's ends; `span` is
+    the largest distance, and the smallest as a share of it."""
+    reach, nearest = span
+    way = random.uniform(-1.0, 1.0, (count, asked.centre.shape[1])) * asked.domain.scale
     length = distance(asked.domain, asked.norm, asked.centre + way, asked.centre)
-    far = reach * nearest ** random.random(POINTS)
+    far = reach * nearest ** random.random(count)
     points = asked.centre + (far / length)[:, None] * way
     return np.clip(points, asked.domain.low, asked.domain.high)
