@@ -102,13 +102,15 @@ def _option(option: click.Option) -> Option:
 
 def _show(report: dict[str, Any], reused: list[bool], folder: Path) -> None:
     """Stages, verdicts and where the evidence lies."""
-    table = Table("stage", "bytes after it", "")
+    table = Table("stage", "bytes after it", "this run")
     sizes = iter(report["sizes"][1:])
     changed = {at for at, stage in enumerate(report["stages"]) if ROLES[stage["run"]].changes}
     for at, stage in enumerate(report["stages"]):
         size = next(sizes, None) if at in changed else None
         table.add_row(
-            stage["run"], f"{size['bytes']:,}" if size else "", "kept from before" if reused[at] else ""
+            stage["run"],
+            f"{size['bytes']:,}" if size else "",
+            "kept from before" if reused[at] else "computed",
         )
     console = messages()
     console.print(table)
