@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """A suite that a shell's `&` started, deaf to interrupts, hears them, and so do processes of its tests."""
+    """A suite that a shell's `&` started, deaf to interrupts, hears them, and its processes do."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

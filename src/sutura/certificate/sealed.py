@@ -77,15 +77,17 @@ def candidates(exported: Exported, final: str, row: str | None) -> tuple[list[Te
 
 def _test(exported: Exported, passed: str, z: str, row: str | None) -> Test:
     """Greater(ReduceMin(MatMul(Cast(literals), clauses) + inactive[row]), 0.5): clauses hold or are off; all
-    must hold where nothing is added.
+    must hold where nothing is added. A single clause needs no ReduceMin.
     """
     low, half = inputs(produced(exported, passed, "Greater"), 2)
     if not is_half(exported.constants.get(half)):
         raise CertificateError(f"the test that gives {brief(passed)} does not compare with 0.5")
-    reduce = produced(exported, low, "ReduceMin")
-    if attributes(reduce, axes=(), keepdims=1) != ((1,), 1):
-        raise CertificateError(f"{where(reduce)} does not reduce axis 1 and keep it")
-    count, off = inputs(reduce, 1)[0], None
+    count, off, most = low, None, 1
+    if is_made_by(exported, low, "ReduceMin"):
+        reduce = exported.producer[low]
+        if attributes(reduce, axes=(), keepdims=1) != ((1,), 1):
+            raise CertificateError(f"{where(reduce)} does not reduce axis 1 and keep it")
+        count, most = inputs(reduce, 1)[0], None
     if row is not None:
         count, inactive = inputs(produced(exported, count, "Add"), 2)
         off = row_of(exported, inactive, row)
@@ -97,7 +99,7 @@ def _test(exported: Exported, passed: str, z: str, row: str | None) -> Test:
     clauses = exported.constants.get(table)
     if clauses is None:
         raise CertificateError(f"the clauses {brief(table)} are no constant")
-    clauses = shaped(clauses, np.float32, (len(found), None), "the table of clauses")
+    clauses = shaped(clauses, np.float32, (len(found), most), "the table of clauses")
     if not np.isin(clauses, (0, 1)).all() or clauses.shape[1] == 0 or clauses.size > MAX_ENTRIES:
         raise CertificateError("the table of clauses holds numbers that are not 0 or 1, or none, or too many")
     joined = tuple(tuple(found[i] for i in np.flatnonzero(column)) for column in clauses.T)

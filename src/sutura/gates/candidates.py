@@ -10,32 +10,25 @@ from typing import Any
 import numpy as np
 import onnx
 
-from sutura.gates.literals import Comparisons
 from sutura.gates.onnx_part import Part, node, tensor
-from sutura.gates.output_test import tried
+from sutura.gates.output_test import Test, tried
 from sutura.gates.projection import MARGIN, Faces, Projection, Star
 from sutura.gates.row_star import row_star, stars_by_row
 
 LARGEST = np.float32(np.finfo(np.float32).max)
 
 
-def candidates(y: str, inactive: str | None, literals: Comparisons, way: Projection) -> Part:
-    """Nodes that define `sutura.mended` from failing outputs `y`: themselves, if they pass after all, or the
-    nearest that passes. `inactive` says by sample which clauses are not asked for (None: all are)."""
-    part = Part(
-        (
-            node("Abs", [y], "sutura.size"),
-            node("ReduceMax", ["sutura.size"], "sutura.scale", axes=[1], keepdims=1),
-            node("Unsqueeze", [y, "sutura.second_axis"], "sutura.y.each"),
-        ),
-        (tensor("sutura.second_axis", np.array([1], np.int64)),),
-    )
-    blocks = ["sutura.y.each"]
+def candidates(inactive: str | None, test: Test, way: Projection) -> Part:
+    """Nodes that define `sutura.mended` from failing outputs, `sutura.each` [N, 1, n] and, for stars,
+    `sutura.bad` [N, n]: themselves, if they pass after all, or the nearest that passes. `inactive` says by
+    sample which clauses are not asked for (None: all are)."""
+    part, blocks, y = Part(), ["sutura.each"], "sutura.bad"
     if way.faces is not None:
-        part += _faces(y, way.faces)
+        part += _faces(way.faces)
         blocks.append("sutura.faces")
     if way.stars:
-        part += Part((), (tensor("sutura.star_axis", np.array(1, np.int64)),))
+        axis = tensor("sutura.star_axis", np.array(1, np.int64))
+        part += Part(_largest(y, "sutura.scale", axis=1), (axis,))
     turns = stars_by_row(way) if inactive is not None else []
     for number, turn in enumerate(turns):
         part += row_star(y, turn, f"sutura.star{number}")
@@ -44,24 +37,33 @@ def candidates(y: str, inactive: str | None, literals: Comparisons, way: Project
         part += _star(y, star, f"sutura.star{number}")
         blocks.append(f"sutura.star{number}")
     part += Part((node("Concat", blocks, "sutura.candidates", axis=1),))
-    return part + _nearest("sutura.candidates", inactive, literals)
+    return part + _nearest("sutura.candidates", inactive, test)
 
 
-def _faces(y: str, faces: Faces) -> Part:
+def _largest(values: str, name: str, axis: int) -> tuple[onnx.NodeProto, ...]:
+    """`name`: the largest size of the outputs of each sample, along an axis that stays."""
+    return (
+        node("Abs", [values], f"{name}.sizes"),
+        node("ReduceMax", [f"{name}.sizes"], name, axes=[axis], keepdims=1),
+    )
+
+
+def _faces(faces: Faces) -> Part:
     """[N, k, n]: one matrix product for all faces of a sample."""
     k, n = faces.growth.shape
     weights = np.concatenate([faces.weights.transpose(0, 2, 1), faces.growth[:, :, None]], axis=2)
     return Part(
         (
-            node("Concat", [y, "sutura.scale"], "sutura.scaled", axis=1),
+            *_largest("sutura.each", "sutura.scale.each", axis=2),
+            node("Concat", ["sutura.each", "sutura.scale.each"], "sutura.scaled", axis=2),
             # The sample is the matrix on the right: one product a sample, rounded the same in every batch.
-            node("Unsqueeze", ["sutura.scaled", "sutura.third_axis"], "sutura.column"),
+            node("Reshape", ["sutura.scaled", "sutura.column_shape"], "sutura.column"),
             node("MatMul", ["sutura.face_weights", "sutura.column"], "sutura.face_values"),
             node("Reshape", ["sutura.face_values", "sutura.face_shape"], "sutura.face_feet"),
             node("Add", ["sutura.face_feet", "sutura.face_offset"], "sutura.faces"),
         ),
         (
-            tensor("sutura.third_axis", np.array([2], np.int64)),
+            tensor("sutura.column_shape", np.array([-1, n + 1, 1], np.int64)),
             tensor("sutura.face_weights", weights.reshape(k * n, n + 1)),
             tensor("sutura.face_offset", faces.offset),
             tensor("sutura.face_shape", np.array([-1, k, n], np.int64)),
@@ -120,14 +122,14 @@ def _star_tensors(star: Star, name: str, k: int) -> tuple[onnx.TensorProto, ...]
     )
 
 
-def _nearest(all_of_them: str, inactive: str | None, literals: Comparisons) -> Part:
+def _nearest(all_of_them: str, inactive: str | None, test: Test) -> Part:
     part, each = Part(), None
     if inactive is not None:
         each = "sutura.inactive.each"
         part = Part((node("Unsqueeze", [inactive, "sutura.second_axis"], each),))
-    part += tried(all_of_them, literals, "sutura.try", each)
+    part += tried(all_of_them, test, "sutura.try", each)
     nodes = (
-        node("Sub", [all_of_them, "sutura.y.each"], "sutura.moves"),
+        node("Sub", [all_of_them, "sutura.each"], "sutura.moves"),
         node("ReduceSumSquare", ["sutura.moves"], "sutura.distance", axes=[2], keepdims=0),
         node("Where", ["sutura.try.ok", "sutura.distance", "sutura.far"], "sutura.cost"),
         node("ArgMin", ["sutura.cost"], "sutura.nearest", axis=1, keepdims=1),

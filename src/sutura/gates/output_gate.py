@@ -17,7 +17,7 @@ from sutura.gates.guard import by_row, guard
 from sutura.gates.input_box import in_box
 from sutura.gates.literals import Comparisons, comparisons
 from sutura.gates.onnx_part import Part, choice, node, tensor
-from sutura.gates.output_test import passes
+from sutura.gates.output_test import Test, passes
 from sutura.gates.projection import Projection
 from sutura.gates.safe_set import Clause
 from sutura.network.graph import Network
@@ -35,13 +35,14 @@ def output_gate(network: Network, ends: tuple[str, str], gates: Sequence[Gate], 
     part += guard(y, gates, clauses, literals, n)
     several = by_row(gates)
     boxed = in_box(x, gates, network.input_size)
-    tables = _tables(gates, clauses, literals) if several else _single(gates[0], clauses, literals)
-    mend = _mend(y, literals, way, (several, boxed)) + tables
+    test = Test(literals, np.array([[float(x in c) for c in clauses] for x in literals.order], np.float32))
+    tables = _tables(gates, clauses, test) if several else _single(gates[0], test)
+    mend = _mend(y, test, way, (several, boxed)) + tables
     untouched = Part((node("Identity", ["sutura.raw"], "sutura.untouched"),))
     return part + Part((choice("sutura.any_failing", output, mend, untouched),))
 
 
-def _mend(y: str, literals: Comparisons, way: Projection, rows: tuple[bool, Part]) -> Part:
+def _mend(y: str, test: Test, way: Projection, rows: tuple[bool, Part]) -> Part:
     """Move the failing samples, test what comes out, fall back on the constant, put them back in place.
 
     `rows`: whether gates differ by row, and the test whether a sample lies in the box of its row. A single
@@ -53,22 +54,23 @@ def _mend(y: str, literals: Comparisons, way: Projection, rows: tuple[bool, Part
             node("Mul", ["sutura.leaf", "sutura.failing"], "sutura.needing"),
             node("NonZero", ["sutura.needing"], "sutura.places"),
             node("Gather", ["sutura.places", "sutura.first"], "sutura.place", axis=0),
-            node("Gather", [y, "sutura.place"], "sutura.bad", axis=0),
+            node("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index"),
+            node("Gather", [y, "sutura.index"], "sutura.each", axis=0),
         ),
-        (tensor("sutura.first", np.array(0, np.int64)),),
+        (
+            tensor("sutura.first", np.array(0, np.int64)),
+            tensor("sutura.second_axis", np.array([1], np.int64)),
+        ),
     )
+    if way.stars or boxed.nodes:
+        part += Part((node("Gather", [y, "sutura.place"], "sutura.bad", axis=0),))
     part += _looked_up() if several else Part()
     inactive, constant = (
         ("sutura.inactive.row", "sutura.constant.row") if several else (None, "sutura.constant")
     )
-    part += candidates("sutura.bad", inactive, literals, way)
-    part += passes("sutura.mended", literals, "sutura.test", inactive, axis=1, keep=1)
-    part += Part(
-        (
-            node("Where", ["sutura.test.ok", "sutura.mended", constant], "sutura.sealed"),
-            node("Unsqueeze", ["sutura.place", "sutura.second_axis"], "sutura.index"),
-        )
-    )
+    part += candidates(inactive, test, way)
+    part += passes("sutura.mended", test, "sutura.test", inactive)
+    part += Part((node("Where", ["sutura.test.ok", "sutura.mended", constant], "sutura.sealed"),))
     part += boxed
     put = "sutura.kept" if boxed.nodes else "sutura.sealed"
     part += Part((node("ScatterND", [y, "sutura.index", put], "sutura.fixed"),))
@@ -94,12 +96,12 @@ def _looked_up() -> Part:
     )
 
 
-def _single(gate: Gate, clauses: Sequence[Clause], literals: Comparisons) -> Part:
+def _single(gate: Gate, test: Test) -> Part:
     assert isinstance(gate, OutputGate)
-    return Part((), (tensor("sutura.constant", gate.constant[None]), *_test_tensors(clauses, literals)))
+    return Part((), (tensor("sutura.constant", gate.constant[None]), *_test_tensors(test)))
 
 
-def _tables(gates: Sequence[Gate], clauses: Sequence[Clause], literals: Comparisons) -> Part:
+def _tables(gates: Sequence[Gate], clauses: Sequence[Clause], test: Test) -> Part:
     n = next(len(gate.constant) for gate in gates if isinstance(gate, OutputGate))
     inactive = np.ones((len(gates) + 1, len(clauses)), np.float32)
     constant = np.zeros((len(gates) + 1, n), np.float32)
@@ -108,12 +110,11 @@ def _tables(gates: Sequence[Gate], clauses: Sequence[Clause], literals: Comparis
             inactive[row] = [float(clause not in gate.safe) for clause in clauses]
             constant[row] = gate.constant
     tables = tensor("sutura.inactive", inactive), tensor("sutura.constant", constant)
-    return Part((), (*tables, *_test_tensors(clauses, literals)))
+    return Part((), (*tables, *_test_tensors(test)))
 
 
-def _test_tensors(clauses: Sequence[Clause], literals: Comparisons) -> tuple[TensorProto, ...]:
-    membership = np.array([[float(x in clause) for clause in clauses] for x in literals.order], np.float32)
-    return (tensor("sutura.clauses", membership), *_literal_tensors(literals))
+def _test_tensors(test: Test) -> tuple[TensorProto, ...]:
+    return (tensor("sutura.clauses", test.members), *_literal_tensors(test.literals))
 
 
 def _literal_tensors(literals: Comparisons) -> tuple[TensorProto, ...]:

@@ -216,7 +216,10 @@ def _gemm(a: Attributes, given: Sequence[Tensor]) -> Tensor:
 def _gather(a: Attributes, given: Sequence[Tensor]) -> Tensor:
     x, index = given
     axis = a.get("axis", 0)
-    return x.select(axis, int(index)) if index.ndim == 0 else x.index_select(axis, index)
+    if index.ndim == 0:
+        return x.select(axis, int(index))
+    taken = x.index_select(axis, index.flatten())
+    return taken.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
 
 def _gather_each(_: Attributes, given: Sequence[Tensor]) -> Tensor:

@@ -196,7 +196,8 @@ def read_clauses(g: Graph, found: Mapping[str, str]) -> list[list[Literal]]:
     if not match(g, joined, ("Concat", *blocks, AXIS1), {}):
         blocks = (joined,)
     literals = [literal for block in blocks for literal in read_literals(g, block, found["z"])]
-    members = constant(g, found["clauses"], FLOAT, len(literals), None)
+    table, most = (found["clauses"], None) if "clauses" in found else (found["clause"], 1)
+    members = constant(g, table, FLOAT, len(literals), most)
     width = members.shape[1]
     want(width and {*members.values} <= {0, ONE}, "the table of clauses holds other numbers than 0 and 1")
     columns = (zip(literals, members.values[k::width], strict=True) for k in range(width))
@@ -232,11 +233,13 @@ MENDED_ROW = ("Cast", ("Gather", ("Gather", "leaf", "place"), "zero", AXIS1), TO
 SOME_FAIL = ("Greater", ("Gemm", "leaf", "guard", {"transA": ("i", 1)}), "half")
 PLACE = ("Gather", ("NonZero", ("Mul", "leaf", "guard")), "zero")
 MENDED = ("ScatterND", "raw", ("Unsqueeze", "place", "one"), "sealed")
-COUNT = ("MatMul", ("Cast", "literals", TO_FLOAT), "clauses")
-LEAST = {"axes": ("ints", (1,))}
+COUNT, ONE_CLAUSE = (("MatMul", ("Cast", "literals", TO_FLOAT), name) for name in ("clauses", "clause"))
+LEAST, OFF = {"axes": ("ints", (1,))}, ("Gather", "inactive", "mended")
 TESTS = (
-    ("Greater", ("ReduceMin", ("Add", COUNT, ("Gather", "inactive", "mended")), LEAST), "half"),
+    ("Greater", ("ReduceMin", ("Add", COUNT, OFF), LEAST), "half"),
     ("Greater", ("ReduceMin", COUNT, LEAST), "half"),
+    ("Greater", ("Add", ONE_CLAUSE, OFF), "half"),
+    ("Greater", ONE_CLAUSE, "half"),
 )
 LOW = ("GreaterOrEqual", ("Gather", "x", "place"), ("Gather", "lower", "row"))
 HIGH = ("LessOrEqual", ("Gather", "x", "place"), ("Gather", "upper", "row"))
