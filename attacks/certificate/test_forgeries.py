@@ -285,6 +285,30 @@ def test_what_is_delivered_must_be_what_was_tested(name, at, value):
     refused(rewire(name, at, value))
 
 
+def without_least(draft):
+    """The test compares its counts of clauses themselves: one comparison a clause, not one of all."""
+    low = draft.find("sutura.test.low")
+    draft.find("sutura.test.ok").input[0] = low.input[0]
+    draft.mending.remove(low)
+    return draft
+
+
+@pytest.mark.parametrize("made", [leaning, leaning_rows])
+def test_a_single_clause_is_its_own_least(made):
+    assert verdict(without_least(made()).save()).accepted
+
+
+@pytest.mark.parametrize("made", [leaning, leaning_rows])
+def test_of_two_clauses_the_least_counts(made):
+    # Without it each output would be taken by a clause of its own, and the whole vector may fail both.
+    draft = made()
+    draft.constants["sutura.clauses"] = f32([[1, 1]])
+    if "sutura.inactive" in draft.constants:
+        draft.constants["sutura.inactive"] = f32([[1, 1], [0, 0]])
+    assert verdict(draft.save()).accepted
+    refused(without_least(draft), "the table of clauses")
+
+
 def test_the_output_must_be_the_gates():
     for output in ("sutura.raw", "sutura.failing", "sutura.gaps"):
         direct = leaning()
