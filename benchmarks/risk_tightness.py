@@ -1,12 +1,14 @@
 """How tight radii are: certified over attacked, beside the published estimators and peers, in one run.
 
     python benchmarks/risk_tightness.py [--quick] [--part mnist|attacks|acasxu|all] [--images N]
-        [--networks N] [--piece I/N] [--inputs N] [--budget S] [--cpu] [--json FILE] [--data FOLDER]
+        [--networks N] [--piece I/N] [--inputs N] [--only NET:INPUT,...] [--budget S] [--cpu]
+        [--gather FILE...] [--json FILE] [--data FOLDER]
 
 mnist: a ReLU 784-64-64-10 that this script trains (5,000 images), Linf in [0, 1]. Peers: foolbox's FMN attack
 with 1,000 steps, CLEVER and DeepQuant as published, the product of the layers' norms. attacks: FMN in three
 norms on three times the images, ours over it. acasxu: uniform points, Linf in units of each input's width;
-`--piece 2/6` measures every sixth network from the second on, `--gather FILE...` makes one table of pieces.
+`--piece 2/6` measures every sixth network from the second on, `--only 1_9:0,1_9:3` two inputs of one.
+`--gather FILE...` makes one table of pieces; of an input that is in several the last counts.
 Figures of mnist and acasxu are over the attacked upper bound of the same input.
 """
 
@@ -44,6 +46,9 @@ from sutura.risk.ratio import CleverConfig
 from sutura.risk.safety import Adversarial, claim, labels
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+FIGURES = ("input", "least", "upper", "crown", "published", "spent")
+"""Kept of each input of an ACAS Xu network."""
+
 WALKS = BoundaryConfig(walks=16, steps=50)
 """With the polish after it a thousand forward passes an input, as many as FMN with 1,000 steps."""
 
@@ -219,17 +224,27 @@ def acas_domain(data: Path, name: str) -> Domain:
     return domain((low - mean) / span, (high - mean) / span)
 
 
+def acas_points(limits: Domain, seed: int, count: int) -> np.ndarray:
+    """Uniform float32 points; the first are the same however many."""
+    share = np.random.default_rng(seed).random((count, len(limits.low)))
+    return inside(limits, limits.low + share * (limits.high - limits.low)).astype(np.float32)
+
+
 def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str, float]]:
     """Branch and bound and DeepQuant at uniform points of many networks."""
     files = sorted((arguments.data / "acasxu" / "onnx").glob("*.onnx"))
     step = max(1, len(files) // arguments.networks)
-    least, upper, crown, published, spent = [], [], [], [], []
+    names, least, upper, crown, published, spent = [], [], [], [], [], []
+    only = [one.split(":") for one in arguments.only.split(",") if one]
     piece, pieces = (int(v) for v in arguments.piece.split("/"))
     for number, file in list(enumerate(files[::step][: arguments.networks]))[piece - 1 :: pieces]:
+        name = file.stem.removeprefix("ACASXU_run2a_").removesuffix("_batch_2000")
+        taken = [int(i) for net, i in only if net == name] if only else [*range(arguments.inputs)]
+        if not taken:
+            continue
         limits, loaded = acas_domain(arguments.data, file.stem), sutura.load(file)
-        random = np.random.default_rng(number)
-        x = inside(limits, limits.low + random.random((arguments.inputs, 5)) * (limits.high - limits.low))
-        x = x.astype(np.float32)
+        x = acas_points(limits, number, max(arguments.inputs, 1 + max(taken)))[taken]
+        names += [f"{name}:{i}" for i in taken]
         plain = RiskConfig(
             Adversarial("argmin"), domain=limits, estimator="deepquant", attack=WALKS, budget=0.0
         )
@@ -240,7 +255,7 @@ def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str
         config = replace(plain, budget=arguments.budget, tight=0.981, workers=1, estimator="none")
         started = time.process_time()
         found = quantify_all(seen, x, config)
-        spent.append((time.process_time() - started) / len(x))
+        spent += [(time.process_time() - started) / len(x)] * len(x)
         least += [r.lower for r in found]
         upper += [r.upper for r in found]
         done = np.array(least) / np.array(upper)
@@ -248,12 +263,11 @@ def acas_rows(arguments: argparse.Namespace, say: Console) -> dict[str, dict[str
             f"{file.stem}: {[f'{v:.3f}' for v in done[-len(x) :]]}, {spent[-1]:.1f} CPU s an input; "
             f">= 0.98 on {(done >= 0.98).mean():.1%} so far"
         )
-    return acas_table(
-        {"least": least, "upper": upper, "crown": crown, "published": published, "spent": spent}
-    )
+    figures = (names, least, upper, crown, published, spent)
+    return acas_table(dict(zip(FIGURES, figures, strict=True)))
 
 
-def acas_table(figures: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def acas_table(figures: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
     """Rows of a table from the figures of each input; they stay with the rows, to be gathered."""
     least, up, crown, published = (np.array(figures[k]) for k in ("least", "upper", "crown", "published"))
     spent = figures["spent"]
@@ -270,8 +284,11 @@ def acas_table(figures: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 def gathered(files: list[Path]) -> dict[str, dict[str, float]]:
     """One table of several pieces."""
-    parts = [json.loads(file.read_text())["acasxu"]["branch and bound"]["figures"] for file in files]
-    return acas_table({key: [v for part in parts for v in part[key]] for key in parts[0]})
+    known: dict[str, list[Any]] = {}
+    for file in files:
+        part = json.loads(file.read_text())["acasxu"]["branch and bound"]["figures"]
+        known |= {name: [part[k][i] for k in FIGURES] for i, name in enumerate(part["input"])}
+    return acas_table(dict(zip(FIGURES, map(list, zip(*known.values(), strict=True)), strict=True)))
 
 
 def shown(title: str, rows: dict[str, dict[str, float]]) -> Table:
@@ -294,6 +311,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=45)
     parser.add_argument("--inputs", type=int, default=5)
     parser.add_argument("--piece", default="1/1", help="of the ACAS Xu networks")
+    parser.add_argument("--only", default="", help="inputs of ACAS Xu networks, as 1_9:0,1_9:3")
     parser.add_argument("--gather", type=Path, nargs="+", help="files of the pieces; measures nothing")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of branch and bound an input")
     parser.add_argument(
