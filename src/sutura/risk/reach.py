@@ -1,6 +1,6 @@
 """The range of an output over a box: attained from inside by search, enclosed from outside by proof.
 
-Inside: batched multi-start ascent. Outside: with few inputs branch and bound, the box that may reach farthest
+Inside: batched multi-start ascent. Outside: with few inputs branch and bound, the box that may go farthest
 first; with many, `verify` is asked whether the output can go farther than what was attained by a small share
 of the range.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,6 +102,8 @@ def range_of(seen: Model, index: int, limits: Domain, config: RangeConfig) -> Ou
     """As `output_range`; `seen` must be the model of a Reachability risk."""
     lowest, highest = (_attained(seen, index, limits, sign, config) for sign in (-1.0, 1.0))
     deadline = within(config.budget)
+    if seen.program is not None and seen.program.inputs <= FEW_INPUTS:
+        return _farthest_first(seen, index, limits, OutputRange(lowest, highest), (deadline, config))
     both = [lowest, highest]
     for turn, sign in enumerate((-1.0, 1.0)):
         width = both[1].attained - both[0].attained
@@ -169,8 +172,6 @@ def _enclosed(
 ) -> Extreme:
     """The tightest enclosure that `verify` proves, from `gap` of the width on, looser after each failure."""
     (index, sign), (extreme, width), (deadline, config) = end, known, how
-    if seen.program is not None and seen.program.inputs <= FEW_INPUTS:
-        return _farthest_first(seen, end, limits, known, how)
     outermost = _outermost(seen, index, sign, limits)
     region = box(limits.low, limits.high)
     gap, outputs = config.gap * max(width, 1e-6), seen.head.network.output_size
@@ -193,27 +194,23 @@ def _enclosed(
 
 
 def _farthest_first(
-    seen: Model,
-    end: tuple[int, float],
-    limits: Domain,
-    known: tuple[Extreme, float],
-    how: tuple[Deadline, RangeConfig],
-) -> Extreme:
-    """Halve the boxes that may reach farthest until none passes `gap`; sound whenever it is stopped."""
-    (index, sign), (extreme, width), (deadline, config), program = end, known, how, seen.program
+    seen: Model, index: int, limits: Domain, known: OutputRange, how: tuple[Deadline, RangeConfig]
+) -> OutputRange:
+    """Halve the boxes that may go farthest beyond either end until none passes `gap`: both ends share them.
+
+    Sound whenever it is stopped: a margin says by how much a box may pass the ends asked for when it was
+    bounded, and those only move outward.
+    """
+    (deadline, config), program = how, seen.program
     assert program is not None
     np.empty(KEPT, dtype=np.uint8)
-    row = np.zeros((1, program.outputs))
-    row[0, index] = -sign
-    spare = config.gap * max(width, 1e-6)
-    target = -sign * extreme.attained - spare
-    aim = Goal(row, np.array([target]), np.zeros(1, dtype=np.bool_), np.ones((1, 1), dtype=np.bool_))
-    region = Region(limits.low[None], limits.high[None])
-    least = 0.0
+    spare = config.gap * max(known.high.attained - known.low.attained, 1e-6)
+    aim = _both_ends(known, index, program.outputs, spare)
     try:
-        state = waiting(narrow(program, aim, region, None, deadline.check), np.ones(1))
+        whole = Region(limits.low[None], limits.high[None])
+        state = waiting(narrow(program, aim, whole, None, deadline.check), np.ones(1))
     except OutOfTimeError:
-        return replace(extreme, certified=_outermost(seen, index, sign, limits))
+        return _certified(known, lambda sign, _: _outermost(seen, index, sign, limits))
     while len(state.region) and not deadline.passed:
         order = np.argsort(state.margin, kind="stable")
         chosen, rest = state.take(order[:CHUNK]), state.take(order[CHUNK:])
@@ -223,34 +220,43 @@ def _farthest_first(
             break
         if done.stuck:
             break
-        extreme = _farther(seen, (index, sign), limits, extreme, done.corners)
-        # What goes no farther than `gap` beyond the farthest point found is good enough.
-        reached = min(0.0, -sign * extreme.attained - spare - target)
+        known = _farther(seen, index, limits, known, done.corners)
+        aim = _both_ends(known, index, program.outputs, spare)
         state = together([rest, done.open])
-        enough = state.margin >= reached
-        least = min(least, float(state.margin[enough].min(initial=0.0)))
-        state = state.take(np.flatnonzero(~enough))
-    least = min(least, float(state.margin.min(initial=0.0)))
-    return replace(extreme, certified=-sign * (target + least - 2.0**-40 * abs(target)))
+    beyond = spare - float(state.margin.min(initial=0.0))
+    return _certified(known, lambda sign, at: at + sign * (beyond + 2.0**-40 * (abs(at) + beyond)))
+
+
+def _both_ends(known: OutputRange, index: int, outputs: int, spare: float) -> Goal:
+    """Refuted where the output goes no farther than `spare` beyond what was attained, at either end."""
+    rows = np.zeros((2, outputs))
+    rows[:, index] = 1.0, -1.0
+    bounds = np.array([known.low.attained - spare, -known.high.attained - spare])
+    return Goal(rows, bounds, np.zeros(2, dtype=np.bool_), np.eye(2, dtype=np.bool_))
+
+
+def _certified(known: OutputRange, limit: Callable[[float, float], float]) -> OutputRange:
+    """Both ends certified: `limit` takes the end's sign and what was attained there."""
+    low, high = known.low, known.high
+    return OutputRange(
+        replace(low, certified=limit(-1.0, low.attained)), replace(high, certified=limit(1.0, high.attained))
+    )
 
 
 def _farther(
-    seen: Model,
-    end: tuple[int, float],
-    limits: Domain,
-    extreme: Extreme,
-    corners: Float64[np.ndarray, "k n"],
-) -> Extreme:
-    """The farthest of what is known and of some points, in ONNX Runtime."""
+    seen: Model, index: int, limits: Domain, known: OutputRange, corners: Float64[np.ndarray, "k n"]
+) -> OutputRange:
+    """The farthest of what is known and of some points at each end, in ONNX Runtime."""
     if not len(corners):
-        return extreme
-    index, sign = end
+        return known
     points = inside(limits, corners).astype(np.float32)
-    outputs = sign * seen.run(points)[:, index].astype(np.float64)
-    best = int(outputs.argmax())
-    if outputs[best] <= sign * extreme.attained:
-        return extreme
-    return Extreme(sign * float(outputs[best]), extreme.certified, points[best])
+    outputs = seen.run(points)[:, index].astype(np.float64)
+    low, high, lowest, highest = known.low, known.high, int(outputs.argmin()), int(outputs.argmax())
+    if outputs[lowest] < low.attained:
+        low = Extreme(float(outputs[lowest]), low.certified, points[lowest])
+    if outputs[highest] > high.attained:
+        high = Extreme(float(outputs[highest]), high.certified, points[highest])
+    return OutputRange(low, high)
 
 
 def _outermost(seen: Model, index: int, sign: float, limits: Domain) -> float:
