@@ -76,6 +76,7 @@ OBJECTIVES = {
     "evidential": evidential(10, PENALTY),
     "FALCON released": falcon(FalconConfig(penalty=PENALTY)),
     "FALCON released, entropy only": falcon(FalconConfig(adversarial=0.0, penalty=PENALTY)),
+    "FALCON released, entropy weight 3": falcon(FalconConfig(entropy=3.0, penalty=PENALTY)),
     "FALCON paper": falcon(FalconConfig(form="paper", entropy=0.3, adversarial=1.0, penalty=PENALTY)),
     "graded (ours)": graded(),
 }
@@ -220,6 +221,7 @@ def methods(network, seed, run):
         "label smoothing": lambda: made("label smoothing"),
         "evidential": lambda: made("evidential"),
         "FALCON released, entropy only": lambda: made("FALCON released, entropy only"),
+        "FALCON released, entropy weight 3": lambda: made("FALCON released, entropy weight 3"),
         "FALCON paper": lambda: made("FALCON paper"),
         "MC-dropout (10)": dropping,
         "ensemble of 5": lambda: ensemble("L2-dropout"),

@@ -23,7 +23,7 @@ from sutura.gates.cells import (
     graft,
     merged,
     partition,
-    pruned,
+    thinned,
 )
 
 UP, DOWN = np.float32(np.inf), np.float32(-np.inf)
@@ -210,10 +210,14 @@ def test_graft_numbers_cells_in_preorder():
     assert [node.threshold for node in grown if isinstance(node, Cut) and node.dim == 2] == [0.0, 1.0, 2.0]
 
 
-def test_pruned_trees_keep_what_is_proved_whole():
-    tree = (Cut(0), Cut(1), Cell(True), Cell(True), Cut(1), Cell(True), Cut(0), Cell(False), Cell(True))
-    assert pruned(tree, 3) == tree
-    assert pruned(tree, 2) == (*tree[:6], Cell(False))
-    assert pruned(tree, 1) == (*tree[:4], Cell(False))
-    assert pruned(tree, 0) == (Cell(False),)
-    assert pruned(tree[1:4], 0) == tree[1:4]
+def test_thinned_trees_keep_what_is_proved_whole_or_worth_a_look():
+    yes, no = Cell(True), Cell(False)
+    # Proved 1/4 for looks of 1/2; as much; and below it 1/16 for looks of 1/4 and 1/8.
+    left, right = (Cut(1), yes, no), (Cut(1), yes, Cut(0), no, Cut(2), no, yes)
+    tree = (Cut(0), *left, *right)
+    assert thinned(tree, 0.16) == tree
+    assert thinned(tree, 0.17) == (Cut(0), *left, Cut(1), yes, no)
+    assert thinned(tree, 0.24) == (Cut(0), *left, Cut(1), yes, no)
+    assert thinned(tree, 0.26) == (no,)
+    assert thinned((Cut(0), Cut(1), yes, yes, no), 0.49) == (Cut(0), Cut(1), yes, yes, no)
+    assert thinned((Cut(0), yes, yes), 9.0) == (Cut(0), yes, yes)

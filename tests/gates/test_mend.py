@@ -57,7 +57,7 @@ def promises(data, properties, result):
 
 
 def test_a_violated_network_is_repaired():
-    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1, 2], outputs=4)]
     result = repair(loaded(DATA), wanted, QUICK)
     x, was, now, row = promises(DATA, wanted, result)
     right = ~violating(wanted, x, was)
@@ -68,6 +68,20 @@ def test_a_violated_network_is_repaired():
     assert (regions.proved > 0, regions.output_gated > 0, regions.neuron_gated) == (True, True, 0)
     assert 0 < regions.proved_share < 1
     assert regions.proved_share == pytest.approx((row == 0)[len(row) // 2 :].mean(), abs=0.1)
+
+
+def test_proofs_of_small_parts_are_not_worth_a_look_at_every_input():
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    regions = repair(loaded(DATA), wanted, QUICK).regions
+    assert (regions.proved, regions.output_gated, regions.proved_share) == (0, 1, 0.0)
+
+
+def test_beside_a_large_network_a_look_costs_nothing(monkeypatch):
+    monkeypatch.setattr(mend_module, "LOOK", 0)
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    result = repair(loaded(DATA), wanted, QUICK)
+    assert result.regions.proved > 20
+    promises(DATA, wanted, result)
 
 
 def test_sums_and_thresholds_are_accepted_too():

@@ -242,16 +242,23 @@ def merged(tree: Tree[L], same: Callable[[L, L], bool]) -> Tree[L]:
     return stack[0]
 
 
-def pruned(tree: Tree[bool], depth: int) -> Tree[bool]:
-    """The tree with each subtree below so many cuts made one False cell, unless all of its cells are True."""
-    stack: list[tuple[Tree[bool], bool]] = []
+def thinned(tree: Tree[bool], worth: float) -> Tree[bool]:
+    """The tree with subtrees made one False cell where they prove less than `worth` of what they look at.
+
+    The root's volume is 1 and every cut halves; of all ways to drop subtrees this is the one that makes
+    (volume of True cells) - worth * (volumes of all cuts that do not have True cells alone) largest.
+    """
+    stack: list[tuple[Tree[bool], bool, float]] = []
     for node, at in zip(reversed(tree), reversed(_depths(tree)), strict=True):
+        volume = 0.5**at
         if isinstance(node, Cell):
-            stack.append(((node,), node.label))
+            stack.append(((node,), node.label, volume if node.label else 0.0))
             continue
-        (left, all_left), (right, all_right) = stack.pop(), stack.pop()
+        (left, all_left, gain_left), (right, all_right, gain_right) = stack.pop(), stack.pop()
         whole = all_left and all_right
-        stack.append((((Cell(False),) if at >= depth and not whole else (node, *left, *right)), whole))
+        gain = volume if whole else gain_left + gain_right - worth * volume
+        kept = (node, *left, *right) if gain > 0.0 else (Cell(False),)
+        stack.append((kept, whole, max(0.0, gain)))
     return stack[0][0]
 
 

@@ -11,7 +11,7 @@ from typing import Literal as Choice
 import numpy as np
 
 from sutura.bounds.program import run
-from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, pruned
+from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, thinned
 from sutura.gates.conflict import conflict
 from sutura.gates.cover import Budget, Covered, cover
 from sutura.gates.deliver import Repair, deliver, refused
@@ -20,12 +20,17 @@ from sutura.gates.neuron_gate import NeuronConfig, counterexample, hold_neurons
 from sutura.gates.problem import Means, Place, Problem, means, typical
 from sutura.gates.regions import Label, Mended, regions
 from sutura.gates.safe_set import SafeSet, inner_point, safe_set
+from sutura.network.cost import macs
+from sutura.network.graph import Network
 from sutura.progress import Listener, Progress, silent
 from sutura.verdict.goal import Goal, unsafe_margin
 
 MOST_DISPATCHED = 128
 """Cells of one box that the dispatcher tells apart. More would let fewer proved regions share a gate that
 never acts there, which costs no accuracy, but would slow down every batch."""
+
+DEARER = 1.25
+"""How much dearer looks become until the cells are few enough."""
 
 MOST_BOXES = 8_000
 """Boxes bounded by default, where a whole proof may make a gate needless."""
@@ -36,8 +41,12 @@ SKETCHED = 256
 LOOKED_INTO = 16
 """Boxes that a few leave open, in which an unsafe output is looked for."""
 
-SLIVERS = 16
-"""How much deeper than an even one a tree is looked into for cells to tell apart."""
+LOOK = 1_300
+"""Over the network's multiplications, the least share that a cut of the dispatcher proves of what it looks
+at. A look takes as long as some 200 of them, so that a proof of the whole box may cost 15 % of the time."""
+
+DEAREST = 0.1
+"""That share for networks up to the size of ACAS Xu: in smaller ones other parts of a gate cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +148,9 @@ def _mend(work: Work, active: frozenset[int], box: Box32, given: tuple[int, Outp
         if work.config.boxes is None and budget > 4 * SKETCHED:
             few = _cover(work, aim, box, SKETCHED)
         if few is not None and _decides(work, aim, box, few):
-            return Mended(_gated(few.tree, gate), few.boxes)
+            return Mended(_gated(work, few.tree, gate), few.boxes)
         covered = _cover(work, aim, box, budget)
-        return Mended(_gated(covered.tree, gate), covered.boxes + (few.boxes if few else 0))
+        return Mended(_gated(work, covered.tree, gate), covered.boxes + (few.boxes if few else 0))
     return _mend_with_neurons(work, aim, box, given)
 
 
@@ -186,7 +195,7 @@ def _mend_with_neurons(work: Work, aim: Goal, box: Box32, given: tuple[int, Outp
         share = (budget - spent) // (len(parts) - number)
         fine = _cover(work, aim, part, share)
         spent, fallbacks = spent + fine.boxes, fallbacks + (not all(cells(fine.tree)))
-        grown.append(_gated(fine.tree, gate))
+        grown.append(_gated(work, fine.tree, gate))
     return Mended(graft(coarse.tree, lambda number, _: grown[number]), spent, fallbacks)
 
 
@@ -194,14 +203,17 @@ def _labelled(gate: Label) -> Callable[[int, bool], Tree[Label]]:
     return lambda _, __: (Cell(gate),)
 
 
-def _gated(tree: Tree[bool], gate: OutputGate) -> Tree[Label]:
-    """Open cells get the gate, and so do their smallest neighbours, until few enough cells are left."""
-    for depth in range(max(1, len(tree)).bit_length() + SLIVERS, -1, -1):
-        kept = merged(pruned(tree, depth), operator.eq)
-        if len(cells(kept)) <= MOST_DISPATCHED:
-            tree = pruned(tree, depth)
-            break
-    return graft(merged(tree, _both_open), lambda _, proved: (Cell(None if proved else gate),))
+def _gated(work: Work, tree: Tree[bool], gate: OutputGate) -> Tree[Label]:
+    """Open cells get the gate, and so do proved ones not worth a look or too many to tell apart."""
+    worth = min(DEAREST, LOOK / max(1, _macs(work.problem.network)))
+    while len(cells(merged(thinned(tree, worth), operator.eq))) > MOST_DISPATCHED:
+        worth *= DEARER
+    kept = merged(thinned(tree, worth), _both_open)
+    return graft(kept, lambda _, proved: (Cell(None if proved else gate),))
+
+
+def _macs(network: Network) -> int:
+    return sum(macs(node.op, network.shapes[node.output]) for node in network.nodes)
 
 
 def _both_open(a: bool, b: bool) -> bool:

@@ -11,7 +11,10 @@ from jaxtyping import Float32
 from sutura.network.run import Session
 
 ROUNDS = {1: 400, 1024: 60}
-"""Interleaved runs by batch size: the least time of each network counts."""
+"""Interleaved runs by batch size, at least: the least time of each network counts."""
+
+SECONDS = 0.5
+"""CPU time to go on for: the least of a few runs of a small network is that of a busy moment."""
 
 BURST = 32
 """Samples run in one measurement, at least."""
@@ -35,7 +38,9 @@ def speed(sessions: tuple[Session, Session], x: Float32[np.ndarray, "batch n"]) 
     """Least CPU time of interleaved runs of both networks on a batch of flat inputs: an estimate."""
     best = [np.inf, np.inf]
     repeats = max(1, BURST // len(x))
-    for _ in range(ROUNDS.get(len(x), 60)):
+    rounds, began = 0, time.thread_time()
+    while rounds < ROUNDS.get(len(x), 60) or time.thread_time() - began < SECONDS:
+        rounds += 1
         for at, session in enumerate(sessions):
             shaped = x.reshape(len(x), *session.input_shape)
             started = time.thread_time()
