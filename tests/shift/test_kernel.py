@@ -147,6 +147,27 @@ def test_levels_agree(rows, columns, grid, seed):
     assert all((other == sums[0]).all() for other in sums)
 
 
+@given(st.integers(1, 600), st.sampled_from(GRIDS), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_levels_round_alike(columns, grid, seed):
+    """In halves of a step many activations lie between two whole numbers."""
+    layout = laid_out(matrix(grid, (5, columns), seed=seed))
+    random = np.random.default_rng(seed)
+    x = (random.integers(-254, 255, (2, columns)) / 2).astype(np.float32)
+    x[:, 0] = 127, -127
+    x[1] *= np.float32(10.0 ** random.integers(-44, 30))
+    made = [linear(layout, x, activations="int8", using=using) for using in runners()]
+    assert all((other == made[0]).all() for other in made)
+
+
+def test_activations_too_near_zero_to_invert_are_zeros():
+    layout = laid_out(matrix(ps_grid(5), (3, 70)))
+    for size in (1e-37, 1e-38, 1e-45):
+        x = np.full((1, 70), size, np.float32)
+        for using in runners():
+            assert (linear(layout, x, activations="int8", using=using) == 0).all()
+
+
 def test_rounding_by_hand():
     whole, step = rounded(np.array([[254.0, -254.0, 1.0, 3.0], [0, 0, 0, 0]], np.float32))
     assert whole.tolist() == [[127, -127, 0, 2], [0, 0, 0, 0]]  # 0.5 and 1.5: half to even

@@ -121,11 +121,16 @@ def fitting(layout: Layout, x: np.ndarray, activations: Activations) -> Float32[
 def rounded(
     x: Float32[np.ndarray, "batch columns"],
 ) -> tuple[Int8[np.ndarray, "batch columns"], Float64[np.ndarray, " batch"]]:
-    """Each sample in whole steps of its largest size over 127, half to even, and its step."""
+    """Each sample in whole steps of its largest size over 127, half to even, and its step.
+
+    Zeros where the largest is zero, or so near (3.7e-37) that a step cannot be inverted.
+    """
     if not np.isfinite(x).all():
         raise ShiftError("an activation is not finite, and cannot be rounded to int8")
     most = np.abs(x).max(axis=1, initial=0)
-    by = np.float32(127) / np.where(most > 0, most, np.float32(1))
+    with np.errstate(divide="ignore", over="ignore"):
+        by = np.float32(127) / most
+    by = np.where(np.isfinite(by), by, np.float32(0))
     return np.rint(x * by[:, None]).astype(np.int8), (most / np.float32(127)).astype(np.float64)
 
 

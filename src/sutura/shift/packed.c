@@ -85,6 +85,26 @@ static void decoded_portable(const Matrix *m, int64_t row, float *out) {
     for (int64_t c = 0; c < m->columns; c++) out[c] = weight_at(m, row, c) * (m->scale ? m->scale[row] : 1.0f);
 }
 
+static float inverted(float most) {
+    const float by = 127.0f / most;
+    return by < __builtin_inff() ? by : 0;
+}
+
+/* Nearest whole numbers of x / step, step = max |x| / 127; below 0 where an x is not finite. All are zero where x is
+   all zeros, or so near that a step cannot be inverted. */
+static float rounded_portable(const float *x, int64_t columns, int8_t *to) {
+    float most = 0, bad = 0;
+    for (int64_t c = 0; c < columns; c++) {
+        float size = x[c] < 0 ? -x[c] : x[c];
+        most = size > most ? size : most;
+        bad += x[c] * 0.0f;
+    }
+    if (bad != 0 || bad != bad) return -1;
+    const float by = inverted(most);
+    for (int64_t c = 0; c < columns; c++) to[c] = (int8_t)__builtin_lrintf(x[c] * by);
+    return most / 127.0f;
+}
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
 #include <immintrin.h>
@@ -120,12 +140,13 @@ TARGET_AVX2 INLINE float added(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-TARGET_AVX2 INLINE int64_t added_whole(__m256i v) {
-    int32_t part[8];
-    int64_t sum = 0;
-    _mm256_storeu_si256((__m256i *)part, v);
-    for (int i = 0; i < 8; i++) sum += part[i];
-    return sum;
+/* The eight sums of `little` and 256 times those of `much`, in 64 bits. */
+TARGET_AVX2 INLINE int64_t added_whole(__m256i little, __m256i much) {
+    __m256i a = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(little)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256(little, 1)));
+    __m256i b = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(much)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256(much, 1)));
+    a = _mm256_add_epi64(a, _mm256_slli_epi64(b, 8));
+    __m128i s = _mm_add_epi64(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm_cvtsi128_si64(_mm_add_epi64(s, _mm_unpackhi_epi64(s, s)));
 }
 
 /* `count` and `signed_` are constants where this is inlined. Columns of x are padded with zeros to groups. */
@@ -192,7 +213,7 @@ TARGET_AVX2 INLINE void floats_avx2(const Matrix *m, const float *x, int64_t str
                 }                                                                                               \
             }                                                                                                   \
             for (int i = 0; i < count; i++)                                                                     \
-                sums[i * m->rows + row] = added_whole(little[i]) + (signed_ ? 256 * added_whole(much[i]) : 0);  \
+                sums[i * m->rows + row] = added_whole(little[i], much[i]);                                      \
         }                                                                                                       \
     }
 
@@ -271,6 +292,35 @@ TARGET_AVX2 static void decoded_avx2(const Matrix *m, int64_t row, float *out) {
     }
 }
 
+/* As rounded_portable, bit for bit. */
+TARGET_AVX2 static float rounded_avx2(const float *x, int64_t columns, int8_t *to) {
+    const __m256 sign = _mm256_set1_ps(-0.0f), infinite = _mm256_set1_ps(__builtin_inff());
+    __m256 most = _mm256_setzero_ps(), finite = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+    float part[8], largest = 0;
+    int64_t c = 0;
+    for (; c + 8 <= columns; c += 8) {
+        const __m256 size = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + c));
+        finite = _mm256_and_ps(finite, _mm256_cmp_ps(size, infinite, _CMP_LT_OQ));
+        most = _mm256_max_ps(most, size);
+    }
+    if (_mm256_movemask_ps(finite) != 255) return -1;
+    _mm256_storeu_ps(part, most);
+    for (int i = 0; i < 8; i++) largest = part[i] > largest ? part[i] : largest;
+    for (int64_t rest = c; rest < columns; rest++) {
+        const float size = x[rest] < 0 ? -x[rest] : x[rest];
+        if (!(size < __builtin_inff())) return -1;
+        largest = size > largest ? size : largest;
+    }
+    const float by = inverted(largest);
+    for (c = 0; c + 8 <= columns; c += 8) {
+        const __m256i whole = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + c), _mm256_set1_ps(by)));
+        const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+        _mm_storel_epi64((__m128i *)(to + c), _mm_packs_epi16(pairs, pairs));
+    }
+    for (; c < columns; c++) to[c] = (int8_t)__builtin_lrintf(x[c] * by);
+    return largest / 127.0f;
+}
+
 /* Each number of activations and layout has its own code. */
 #define ONE_TO_FOUR(CALL, signed_) \
     switch (count) { case 1: CALL(1, signed_); break; case 2: CALL(2, signed_); break; \
@@ -317,6 +367,13 @@ static void sums_at(int level, const Matrix *m, const int8_t *x, int64_t stride,
     sums_portable(m, x, stride, count, sums);
 }
 
+static float rounded_at(int level, const float *x, int64_t columns, int8_t *to) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (level >= AVX2) return rounded_avx2(x, columns, to);
+#endif
+    return rounded_portable(x, columns, to);
+}
+
 /* y[i] = W x[i] + bias, a row of `columns` floats each; 0, or 1 where there is no memory. */
 int sutura_floats(const Matrix *m, const float *x, int64_t batch, float *y, int level) {
     const int64_t stride = groups_of(m) * 64;
@@ -350,20 +407,6 @@ int sutura_sums(const Matrix *m, const int8_t *x, int64_t batch, int64_t *sums, 
     return 0;
 }
 
-/* Nearest whole numbers of x / step, step = max |x| / 127; 0 where x is all zeros, below 0 where not finite. */
-static float rounded(const float *x, int64_t columns, int8_t *to) {
-    float most = 0, bad = 0;
-    for (int64_t c = 0; c < columns; c++) {
-        float size = x[c] < 0 ? -x[c] : x[c];
-        most = size > most ? size : most;
-        bad += x[c] * 0.0f;
-    }
-    if (bad != 0 || bad != bad) return -1;
-    const float by = most > 0 ? 127.0f / most : 0;
-    for (int64_t c = 0; c < columns; c++) to[c] = (int8_t)__builtin_lrintf(x[c] * by);
-    return most / 127.0f;
-}
-
 /* y[i] = W round(x[i] / step) * step + bias; 1 without memory, 2 where an activation is not finite. */
 int sutura_whole(const Matrix *m, const float *x, int64_t batch, float *y, int level) {
     int64_t *sums = malloc((size_t)m->rows * 4 * 8);
@@ -373,14 +416,15 @@ int sutura_whole(const Matrix *m, const float *x, int64_t batch, float *y, int l
         const int count = batch - i < 4 ? (int)(batch - i) : 4;
         float step[4];
         for (int j = 0; j < count && !failed; j++) {
-            step[j] = rounded(x + (i + j) * m->columns, m->columns, x8 + j * m->columns);
+            step[j] = rounded_at(level, x + (i + j) * m->columns, m->columns, x8 + j * m->columns);
             failed = step[j] < 0 ? 2 : 0;
         }
         if (!failed) failed = sutura_sums(m, x8, count, sums, level);
-        for (int64_t at = 0; at < count * m->rows && !failed; at++) {
-            const double sum = (double)sums[at] * m->unit * step[at / m->rows];
-            y[i * m->rows + at] = finished(m, at % m->rows, (float)sum);
-        }
+        for (int j = 0; j < count && !failed; j++)
+            for (int64_t row = 0; row < m->rows; row++) {
+                const double sum = (double)sums[j * m->rows + row] * m->unit * step[j];
+                y[(i + j) * m->rows + row] = finished(m, row, (float)sum);
+            }
     }
     free(sums);
     free(x8);

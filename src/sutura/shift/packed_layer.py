@@ -20,7 +20,9 @@ from sutura.shift.native import Matrix
 from sutura.shift.pack import Packed
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Fields, signs, tables, scale, bias."""
+
+PARTS = ("fields", "signs", "tables", "scale", "bias")
+"""What the tensors of Parts are called in a layer."""
 
 
 @torch.library.custom_op("sutura::packed_linear", mutates_args=(), device_types="cpu")
@@ -43,16 +45,25 @@ def packed_linear(  # noqa: PLR0913, an operator takes tensors one by one
 
 
 def _product(x: Tensor, parts: Parts, columns: int, unit: float, whole: bool) -> Tensor:
-    flat, using, rows = x.reshape(-1, columns).contiguous(), kernels(), len(parts[0])
-    if flat.dtype != torch.float32 or len(flat) > KERNEL_BATCH or not isinstance(using, Kernels):
-        return _by_vendor(flat, _layout(parts, columns, unit), parts[-1], whole).reshape(*x.shape[:-1], rows)
-    y = torch.empty(len(flat), rows)
-    matrix = Matrix(*(part.data_ptr() or None for part in parts), rows, columns, unit)
+    if x.dim() == 2 and x.size(1) == columns and x.is_contiguous():
+        return _rows_product(x, parts, columns, unit, whole)
+    flat = x.reshape(-1, columns).contiguous()
+    return _rows_product(flat, parts, columns, unit, whole).reshape(*x.shape[:-1], parts[0].size(0))
+
+
+def _rows_product(x: Tensor, parts: Parts, columns: int, unit: float, whole: bool) -> Tensor:
+    """For x [batch, columns] in order in memory. In a small layer most of the time is Python's, so the calls
+    are few."""
+    batch, rows, using = x.size(0), parts[0].size(0), kernels()
+    if batch > KERNEL_BATCH or x.dtype is not torch.float32 or not isinstance(using, Kernels):
+        return _by_vendor(x, _layout(parts, columns, unit), parts[-1], whole)
+    y = torch.empty(batch, rows)
+    matrix = Matrix(*[part.data_ptr() or None for part in parts], rows, columns, unit)
     run = using.library.sutura_whole if whole else using.library.sutura_floats
-    code = run(matrix, flat.data_ptr(), len(flat), y.data_ptr(), using.level)
+    code = run(matrix, x.data_ptr(), batch, y.data_ptr(), using.level)
     if code:
         raise ShiftError(FAILURES[code])
-    return y.reshape(*x.shape[:-1], rows)
+    return y
 
 
 def _on_gpu(  # noqa: PLR0913, the operator's arguments
@@ -147,11 +158,13 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x W^T + bias over the last axis."""
-        parts = (self.fields, self.signs, self.tables, self.scale, self.bias)
-        settings = (self.columns, self.unit, self.activations == "int8")
-        if type(x) is Tensor and x.is_cpu and not torch.compiler.is_compiling() and not x.requires_grad:
-            return _product(x, parts, *settings)  # as the operator does, without the cost of its dispatch
-        return packed_linear(x, *parts, *settings)
+        held = self._buffers  # a lookup, where an attribute of a module is a search
+        parts: Any = tuple([held[name] for name in PARTS])
+        whole = self.activations == "int8"
+        if type(x) is Tensor and x.is_cpu and not x.requires_grad and not torch.compiler.is_compiling():
+            # As the operator does, without the cost of its dispatch.
+            return _product(x, parts, self.columns, self.unit, whole)
+        return packed_linear(x, *parts, self.columns, self.unit, whole)
 
     def extra_repr(self) -> str:
         """What is shown."""
