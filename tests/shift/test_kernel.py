@@ -156,7 +156,8 @@ def test_levels_round_alike(columns, grid, seed):
     x = (random.integers(-254, 255, (2, columns)) / 2).astype(np.float32)
     x[:, 0] = 127, -127
     x[1] *= np.float32(10.0 ** random.integers(-44, 30))
-    made = [linear(layout, x, activations="int8", using=using) for using in runners()]
+    bias = random.normal(size=5).astype(np.float32)
+    made = [linear(layout, x, bias, activations="int8", using=using) for using in runners()]
     assert all((other == made[0]).all() for other in made)
 
 

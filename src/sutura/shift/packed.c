@@ -85,6 +85,16 @@ static void decoded_portable(const Matrix *m, int64_t row, float *out) {
     for (int64_t c = 0; c < m->columns; c++) out[c] = weight_at(m, row, c) * (m->scale ? m->scale[row] : 1.0f);
 }
 
+static void placed_portable(const int8_t *x, int64_t first, int64_t columns, int8_t *to) {
+    for (int64_t c = first; c < columns; c++) to[(c & ~31) + PLACE[c & 31]] = x[c];
+}
+
+/* What sums of whole numbers are worth. */
+static void valued_portable(const Matrix *m, const int64_t *sums, float step, int64_t first, float *y) {
+    for (int64_t row = first; row < m->rows; row++)
+        y[row] = finished(m, row, (float)((double)sums[row] * m->unit * step));
+}
+
 static float inverted(float most) {
     const float by = 127.0f / most;
     return by < __builtin_inff() ? by : 0;
@@ -110,6 +120,7 @@ static float rounded_portable(const float *x, int64_t columns, int8_t *to) {
 #include <immintrin.h>
 
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define TARGET_NO_FMA __attribute__((target("avx2"))) /* else products and sums would be rounded once */
 #define TARGET_AVX_VNNI __attribute__((target("avx2,fma,avxvnni")))
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vnni,avx2,fma")))
 #define BYTES(table) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table)))
@@ -321,6 +332,33 @@ TARGET_AVX2 static float rounded_avx2(const float *x, int64_t columns, int8_t *t
     return largest / 127.0f;
 }
 
+/* As placed_portable. */
+TARGET_AVX2 static void placed_avx2(const int8_t *x, int64_t columns, int8_t *to) {
+    int64_t c = 0;
+    for (; c + 32 <= columns; c += 32) {
+        const __m128i first = _mm_loadu_si128((const __m128i *)(x + c)), second = _mm_loadu_si128((const __m128i *)(x + c + 16));
+        const __m128i even = _mm_unpacklo_epi8(first, _mm_unpackhi_epi64(first, first));
+        const __m128i odd = _mm_unpacklo_epi8(second, _mm_unpackhi_epi64(second, second));
+        _mm_storeu_si128((__m128i *)(to + c), _mm_unpacklo_epi64(even, odd));
+        _mm_storeu_si128((__m128i *)(to + c + 16), _mm_unpackhi_epi64(even, odd));
+    }
+    placed_portable(x, c, columns, to);
+}
+
+/* As valued_portable, bit for bit, for sums below 2^51: these, added to 1.5 * 2^52, are its last bits. */
+TARGET_NO_FMA static void valued_avx2(const Matrix *m, const int64_t *sums, float step, float *y) {
+    const __m256d far = _mm256_set1_pd(6755399441055744.0), unit = _mm256_set1_pd(m->unit), by = _mm256_set1_pd(step);
+    int64_t row = 0;
+    for (; row + 4 <= m->rows; row += 4) {
+        const __m256i moved = _mm256_add_epi64(LOAD(sums + row), _mm256_castpd_si256(far));
+        const __m256d sum = _mm256_sub_pd(_mm256_castsi256_pd(moved), far);
+        __m128 value = _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_mul_pd(sum, unit), by));
+        value = _mm_mul_ps(value, m->scale ? _mm_loadu_ps(m->scale + row) : _mm_set1_ps(1.0f));
+        _mm_storeu_ps(y + row, _mm_add_ps(value, m->bias ? _mm_loadu_ps(m->bias + row) : _mm_setzero_ps()));
+    }
+    valued_portable(m, sums, step, row, y);
+}
+
 /* Each number of activations and layout has its own code. */
 #define ONE_TO_FOUR(CALL, signed_) \
     switch (count) { case 1: CALL(1, signed_); break; case 2: CALL(2, signed_); break; \
@@ -389,8 +427,18 @@ int sutura_floats(const Matrix *m, const float *x, int64_t batch, float *y, int 
     return 0;
 }
 
-static void placed(const Matrix *m, const int8_t *x, int8_t *to) {
-    for (int64_t c = 0; c < m->columns; c++) to[(c & ~31) + PLACE[c & 31]] = x[c];
+static void valued_at(int level, const Matrix *m, const int64_t *sums, float step, float *y) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (level >= AVX2) { valued_avx2(m, sums, step, y); return; }
+#endif
+    valued_portable(m, sums, step, 0, y);
+}
+
+static void placed_at(int level, const int8_t *x, int64_t columns, int8_t *to) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (level >= AVX2) { placed_avx2(x, columns, to); return; }
+#endif
+    placed_portable(x, 0, columns, to);
 }
 
 /* sums[i] = W' x[i] with W' the whole numbers W / unit, exact for |x| <= 127. */
@@ -400,7 +448,7 @@ int sutura_sums(const Matrix *m, const int8_t *x, int64_t batch, int64_t *sums, 
     if (!padded) return 1;
     for (int64_t i = 0; i < batch; i += 4) {
         const int count = batch - i < 4 ? (int)(batch - i) : 4;
-        for (int j = 0; j < count; j++) placed(m, x + (i + j) * m->columns, padded + j * stride);
+        for (int j = 0; j < count; j++) placed_at(level, x + (i + j) * m->columns, m->columns, padded + j * stride);
         sums_at(level, m, padded, stride, count, sums + i * m->rows);
     }
     free(padded);
@@ -421,10 +469,7 @@ int sutura_whole(const Matrix *m, const float *x, int64_t batch, float *y, int l
         }
         if (!failed) failed = sutura_sums(m, x8, count, sums, level);
         for (int j = 0; j < count && !failed; j++)
-            for (int64_t row = 0; row < m->rows; row++) {
-                const double sum = (double)sums[j * m->rows + row] * m->unit * step[j];
-                y[(i + j) * m->rows + row] = finished(m, row, (float)sum);
-            }
+            valued_at(level, m, sums + j * m->rows, step[j], y + (i + j) * m->rows);
     }
     free(sums);
     free(x8);

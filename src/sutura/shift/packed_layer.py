@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, final
 
@@ -58,12 +59,20 @@ def _rows_product(x: Tensor, parts: Parts, columns: int, unit: float, whole: boo
     if batch > KERNEL_BATCH or x.dtype is not torch.float32 or not isinstance(using, Kernels):
         return _by_vendor(x, _layout(parts, columns, unit), parts[-1], whole)
     y = torch.empty(batch, rows)
-    matrix = Matrix(*[part.data_ptr() or None for part in parts], rows, columns, unit)
+    fields, signs, tables, scale, bias = parts
+    places = fields.data_ptr(), signs.data_ptr(), tables.data_ptr(), scale.data_ptr(), bias.data_ptr()
+    matrix = _matrix(places, rows, columns, unit)
     run = using.library.sutura_whole if whole else using.library.sutura_floats
     code = run(matrix, x.data_ptr(), batch, y.data_ptr(), using.level)
     if code:
         raise ShiftError(FAILURES[code])
     return y
+
+
+@lru_cache(maxsize=4096)
+def _matrix(places: tuple[int, ...], rows: int, columns: int, unit: float) -> Matrix:
+    """What stands at these addresses; 0 is for nothing. What it points to is not remembered."""
+    return Matrix(*[place or None for place in places], rows, columns, unit)
 
 
 def _on_gpu(  # noqa: PLR0913, the operator's arguments
