@@ -23,6 +23,7 @@ from sutura.gates.cells import (
     graft,
     merged,
     partition,
+    pruned,
     thinned,
 )
 
@@ -208,6 +209,15 @@ def test_graft_numbers_cells_in_preorder():
     grown = graft(tree, lambda n, label: (Cut(2, float(n)), Cell(label), Cell(label * 2)))
     assert cells(grown) == ("a", "aa", "b", "bb", "c", "cc")
     assert [node.threshold for node in grown if isinstance(node, Cut) and node.dim == 2] == [0.0, 1.0, 2.0]
+
+
+def test_pruned_trees_keep_what_is_proved_whole():
+    tree = (Cut(0), Cut(1), Cell(True), Cell(True), Cut(1), Cell(True), Cut(0), Cell(False), Cell(True))
+    assert pruned(tree, 3) == tree
+    assert pruned(tree, 2) == (*tree[:6], Cell(False))
+    assert pruned(tree, 1) == (*tree[:4], Cell(False))
+    assert pruned(tree, 0) == (Cell(False),)
+    assert pruned(tree[1:4], 0) == tree[1:4]
 
 
 def test_thinned_trees_keep_what_is_proved_whole_or_worth_a_look():

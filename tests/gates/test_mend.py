@@ -76,6 +76,16 @@ def test_proofs_of_small_parts_are_not_worth_a_look_at_every_input():
     assert (regions.proved, regions.output_gated, regions.proved_share) == (0, 1, 0.0)
 
 
+def test_more_boxes_never_prove_much_less():
+    """Cells too many to tell apart are cut off by depth first, and not made ever dearer."""
+    wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]
+    few, many = (
+        repair(loaded(mlp([3, 10, 4], 8)), wanted, RepairConfig(boxes=boxes, workers=1)).regions
+        for boxes in (300, 4000)
+    )
+    assert 0.4 < few.proved_share < many.proved_share + 0.05
+
+
 def test_beside_a_large_network_a_look_costs_nothing(monkeypatch):
     monkeypatch.setattr(mend_module, "LOOK", 0)
     wanted = [argmax_in(cube([-1] * 3, [1] * 3), [0, 1], outputs=4)]

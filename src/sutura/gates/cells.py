@@ -242,6 +242,19 @@ def merged(tree: Tree[L], same: Callable[[L, L], bool]) -> Tree[L]:
     return stack[0]
 
 
+def pruned(tree: Tree[bool], depth: int) -> Tree[bool]:
+    """The tree with each subtree below so many cuts made one False cell, unless all of its cells are True."""
+    stack: list[tuple[Tree[bool], bool]] = []
+    for node, at in zip(reversed(tree), reversed(_depths(tree)), strict=True):
+        if isinstance(node, Cell):
+            stack.append(((node,), node.label))
+            continue
+        (left, all_left), (right, all_right) = stack.pop(), stack.pop()
+        whole = all_left and all_right
+        stack.append((((Cell(False),) if at >= depth and not whole else (node, *left, *right)), whole))
+    return stack[0][0]
+
+
 def thinned(tree: Tree[bool], worth: float) -> Tree[bool]:
     """The tree with subtrees made one False cell where they prove less than `worth` of what they look at.
 

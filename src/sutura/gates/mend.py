@@ -11,7 +11,7 @@ from typing import Literal as Choice
 import numpy as np
 
 from sutura.bounds.program import run
-from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, thinned
+from sutura.gates.cells import Box32, Cell, Tree, boxes_of, cells, graft, merged, pruned, thinned
 from sutura.gates.conflict import conflict
 from sutura.gates.cover import Budget, Covered, cover
 from sutura.gates.deliver import Repair, deliver, refused
@@ -29,9 +29,6 @@ MOST_DISPATCHED = 128
 """Cells of one box that the dispatcher tells apart. More would let fewer proved regions share a gate that
 never acts there, which costs no accuracy, but would slow down every batch."""
 
-DEARER = 1.25
-"""How much dearer looks become until the cells are few enough."""
-
 MOST_BOXES = 8_000
 """Boxes bounded by default, where a whole proof may make a gate needless."""
 
@@ -40,6 +37,9 @@ SKETCHED = 256
 
 LOOKED_INTO = 16
 """Boxes that a few leave open, in which an unsafe output is looked for."""
+
+SLIVERS = 16
+"""How much deeper than an even one a tree is looked into for cells to tell apart."""
 
 LOOK = 1_300
 """Over the network's multiplications, the least share that a cut of the dispatcher proves of what it looks
@@ -206,10 +206,10 @@ def _labelled(gate: Label) -> Callable[[int, bool], Tree[Label]]:
 def _gated(work: Work, tree: Tree[bool], gate: OutputGate) -> Tree[Label]:
     """Open cells get the gate, and so do proved ones not worth a look or too many to tell apart."""
     worth = min(DEAREST, LOOK / max(1, _macs(work.problem.network)))
-    while len(cells(merged(thinned(tree, worth), operator.eq))) > MOST_DISPATCHED:
-        worth *= DEARER
-    kept = merged(thinned(tree, worth), _both_open)
-    return graft(kept, lambda _, proved: (Cell(None if proved else gate),))
+    depths = range(max(1, len(tree)).bit_length() + SLIVERS, -1, -1)
+    tried = (thinned(pruned(tree, depth), worth) for depth in depths)
+    kept = next(tree for tree in tried if len(cells(merged(tree, operator.eq))) <= MOST_DISPATCHED)
+    return graft(merged(kept, _both_open), lambda _, proved: (Cell(None if proved else gate),))
 
 
 def _macs(network: Network) -> int:
